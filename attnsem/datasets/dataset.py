@@ -1,4 +1,6 @@
-from collections.abc import Callable
+import hashlib
+import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -31,3 +33,18 @@ class Dataset:
     fingerprint: str
     boxes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=BOX_COLUMNS))
     notes: tuple[str, ...] = ()
+
+
+def fingerprint(
+    labels: Iterable[str],
+    splits: dict[str, tuple[str, ...]],
+    targets: pd.DataFrame,
+    boxes: pd.DataFrame,
+    files: Iterable[tuple[str, int]] = (),
+) -> str:
+    """SHA-256 over the description, corners to six decimals, and (name, size) of the image files, unread."""
+    digest = hashlib.sha256(json.dumps([list(labels), splits]).encode())
+    for frame in (targets, boxes):
+        digest.update(frame.to_csv(float_format="%.6f", lineterminator="\n").encode())
+    digest.update(json.dumps(sorted(files)).encode())
+    return digest.hexdigest()

@@ -1,0 +1,51 @@
+"""Data sets by name; each module reads one source into a `Dataset`."""
+
+import difflib
+import hashlib
+from pathlib import Path
+
+from attnsem import StudyError
+from attnsem.datasets import mirflickr, scenes, table, voc2007
+from attnsem.datasets.dataset import Dataset
+from attnsem.datasets.images import read_image
+from attnsem.runs import rooted, write
+
+__all__ = ["NAMES", "Dataset", "load", "publish_split", "read_image"]
+
+NAMES = ("scenes", "voc2007", "mirflickr24", "mirflickr38")
+
+
+def load(name: str, *, source: str | Path | None = None, data: str | Path, partial: bool = False) -> Dataset:
+    """The data set `name`: one of NAMES, or the path of the user's own CSV (table.py).
+
+    source: of a real data set: an unpacked folder, an archive, or a folder of the official archives; without
+        it an earlier copy below `data` is read, else it is downloaded. partial: take a part of MIRFlickr.
+    Relative paths start at the project's root. StudyError on an unknown name, and as the readers raise it.
+    """
+    source, own = rooted(source) if source else None, name.endswith(".csv")
+    if source and (own or name == "scenes"):
+        raise StudyError(f"{name} takes no source; leave out -p source, or name a real data set by -p dataset")
+    if partial and name not in mirflickr.LABELS:
+        raise StudyError(f"{name} is not read in part; leave out -p partial, which is for MIRFlickr")
+    if own and Path(name).stem in (*NAMES, "mirflickr"):
+        raise StudyError(f"{name} would share the folders of the study's {Path(name).stem}; rename the file")
+    if own:
+        return table.load(rooted(name))
+    if name == "scenes":
+        return scenes.load()
+    if name == "voc2007":
+        return voc2007.load(source=source, data=rooted(data))
+    if name in mirflickr.LABELS:
+        return mirflickr.load(name, source=source, data=rooted(data), partial=partial)
+    near = "".join(f"; did you mean {close}?" for close in difflib.get_close_matches(name, NAMES, n=1))
+    raise StudyError(f"no data set {name!r}: there are {', '.join(NAMES)}, and any path that ends in .csv{near}")
+
+
+def publish_split(dataset: Dataset, folder: Path) -> str:
+    """Writes <images>_{train,val,test}.txt, an id a line; gives the SHA-256 of the three joined."""
+    digest = hashlib.sha256()
+    for split in ("train", "val", "test"):
+        content = "".join(f"{image}\n" for image in dataset.splits[split]).encode()
+        write(folder / f"{dataset.images}_{split}.txt", lambda path, content=content: path.write_bytes(content))
+        digest.update(content)
+    return digest.hexdigest()

@@ -1,0 +1,96 @@
+"""MIRFlickr-25k: mirflickr/im1.jpg … im25000.jpg and mirflickr25k_annotations_v080/<label>.txt."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from attnsem import StudyError
+from attnsem.datasets.archives import Archive, find, locate
+from attnsem.datasets.dataset import Dataset
+from attnsem.datasets.images import of_files
+
+TEXT = """
+animals baby bird car clouds dog female flower food indoor lake male
+night people plant_life portrait river sea sky structures sunset transport tree water
+baby_r1 bird_r1 car_r1 clouds_r1 dog_r1 female_r1 flower_r1
+male_r1 night_r1 people_r1 portrait_r1 river_r1 sea_r1 tree_r1
+"""
+ALL = tuple(TEXT.split())
+LABELS = {"mirflickr24": ALL[:24], "mirflickr38": ALL}
+IMAGES = 25_000
+SPLIT_SEED = 0
+
+MIRROR = "http://press.liacs.nl/mirflickr/mirflickr25k.v3b/"
+MD5 = {"mirflickr25k.zip": "a23d0a8564ee84cda5622a6c2f947785", "mirflickr25k_annotations_v080.zip": None}
+ARCHIVES = [Archive(name, (MIRROR + name,), md5) for name, md5 in MD5.items()]
+
+
+def load(name: str, *, source: Path | None, data: Path, partial: bool) -> Dataset:
+    """MIRFlickr-25k from `source`, else from data/mirflickr, else downloaded.
+
+    name: mirflickr24, the potential labels, alphabetical; mirflickr38, those and then the 14 `<label>_r1`.
+    partial: take the images there are; else StudyError where any of the 25,000 is missing.
+    """
+    images, annotations = locate(_folders, ARCHIVES, source, data / "mirflickr")
+    there = {path.name for path in images.glob("im*.jpg")}
+    numbers = [number for number in range(1, IMAGES + 1) if f"im{number}.jpg" in there]
+    if len(numbers) < (5 if partial else IMAGES):  # 5 still fill train, val and test
+        raise StudyError(
+            f"{images} has {len(numbers)} of {IMAGES} images; add those of {ARCHIVES[0]}, or "
+            "accept a part by -p partial True"
+        )
+    ids = [f"im{number}" for number in numbers]
+    columns = {label: np.isin(numbers, read_list(annotations / f"{label}.txt")) for label in LABELS[name]}
+    targets = pd.DataFrame(columns, ids, dtype=np.int8)
+    return of_files(
+        {image: images / f"{image}.jpg" for image in ids},
+        name=name,
+        images="mirflickr",
+        labels=LABELS[name],
+        splits=split(numbers),
+        targets=targets,
+        notes=tuple(_notes(targets)),
+    )
+
+
+def _folders(folder: Path) -> tuple[Path, Path] | None:
+    """Those of the images and of the annotations."""
+    found = find(folder, "im*.jpg"), find(folder, "animals.txt")
+    return found if all(found) else None
+
+
+def read_list(path: Path) -> list[int]:
+    """Image numbers, one a line; StudyError on a line that is none of 1 … 25,000."""
+    if not path.exists():
+        raise StudyError(f"{path} is missing; unpack {ARCHIVES[1]} there")
+    lines = [line.strip() for line in path.read_text("utf-8-sig", errors="replace").splitlines()]
+    for row, line in enumerate(lines, 1):
+        if line and not (line.isascii() and line.isdigit() and 1 <= int(line) <= IMAGES):
+            raise StudyError(f"{path}, line {row}: {line!r} is no image number from 1 to {IMAGES}")
+    return [int(line) for line in lines if line]
+
+
+def split(numbers: list[int]) -> dict[str, tuple[str, ...]]:
+    """3 : 2 into trainval and test, a fifth of trainval is val: of 25,000 12,000, 3,000 and 10,000.
+
+    The paper's is not published. This one is default_rng(SPLIT_SEED).permutation of the rising numbers: the
+    first three fifths are trainval, the first fifth of those val; each is then sorted.
+    """
+    drawn = np.random.default_rng(SPLIT_SEED).permutation(numbers)
+    trainval, test = np.split(drawn, [len(drawn) * 3 // 5])
+    val, train = np.split(trainval, [len(trainval) // 5])
+    parts = {"train": train, "val": val, "trainval": trainval, "test": test}
+    return {name: tuple(f"im{number}" for number in sorted(part)) for name, part in parts.items()}
+
+
+def _notes(targets: pd.DataFrame) -> list[str]:
+    notes = [f"The paper's split is not published; this one is drawn from seed {SPLIT_SEED}."]
+    if len(targets) < IMAGES:
+        notes.append(f"Partial: {len(targets)} of {IMAGES} images; the split is drawn over these.")
+    notes.append(f"{(targets.sum(axis=1) == 0).sum()} of {len(targets)} images have no label; they are kept.")
+    for label in (label for label in targets if label.endswith("_r1")):
+        odd = targets.index[targets[label] > targets[label.removesuffix("_r1")]]
+        if len(odd):
+            notes.append(f"{len(odd)} images have {label}, but not the label without _r1: {', '.join(odd)}; kept so.")
+    return notes

@@ -1,0 +1,200 @@
+"""`scenes`, the embedded data set: drawn objects with known boxes, some so faint that only their company tells."""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from attnsem import StudyError
+from attnsem.datasets.dataset import BOX_COLUMNS, Dataset, fingerprint
+
+GENERATOR = "scenes 1"  # to be raised when any pixel or label changes
+
+
+class Node(NamedTuple):
+    """A label of the Bayesian network: P(present | how many of `company` are present), P(faint | present)."""
+
+    company: tuple[str, ...]
+    present: tuple[float, ...]
+    faint: float
+
+
+NETWORK = {
+    "sun": Node((), (0.45,), 0.1),
+    "sea": Node((), (0.45,), 0.1),
+    "house": Node((), (0.45,), 0.1),
+    "tree": Node((), (0.35,), 0.4),  # the control: no company tells of it
+    "cloud": Node(("sun",), (0.65, 0.08), 0.4),
+    "boat": Node(("sea",), (0.08, 0.8), 0.4),
+    "fence": Node(("house",), (0.08, 0.8), 0.4),
+    "lamp": Node(("fence",), (0.08, 0.75), 0.4),  # at second hand from the house when the fence is faint
+    "kite": Node(("sun", "sea"), (0.08, 0.8, 0.08), 0.4),  # wants exactly one of the two: no pair shows it
+    "bird": Node(("sea", "house"), (0.08, 0.8, 0.08), 0.4),  # the same
+}
+LABELS = tuple(NETWORK)
+
+SIDE = 72
+EXTENT = (13, 25)  # least height and width of an object in pixels, and one more than the greatest
+OPACITY = {False: 32, True: 1}  # of a clear and a faint object, in 32nds
+DISTRACTORS = 4
+PLACES = 12  # tried for each object; the emptiest is taken
+
+SPRITES = """
+sun       sea       house     tree      cloud     boat      fence     lamp      kite      bird
+y...y...y .bb...bb. ....r.... ....g.... ...ww.... ....n.... n.n.n.n.n ...kkk... ....r.... k.......k
+.y.yyy.y. bwwb.bwwb ...rrr... ...ggg... ..wwww.w. ....nw... n.n.n.n.n ..kyyyk.. ...rry... kk.....kk
+..yyyyy.. bbbbbbbbb ..rrrrr.. ..wgwgw.. .wwwwwwww ....nww.. nnnnnnnnn .kyyyyyk. ..rrryy.. kkk...kkk
+.yyyyyyy. bbbbbbbbb .rrrrrrr. ...ggg... wwwwwwwww ....nwww. n.n.n.n.n kyyyyyyyk .rrrryyy. .kkk.kkk.
+yyyyyyyyy wwbbbbbww rrrrrrrrr ..ggggg.. wwwwwwwww ....nwwww n.n.n.n.n .kkkkkkk. rrrrryyyy ..kkkkk..
+.yyyyyyy. bbwwbwwbb .wwwwwww. .wgwgwgw. wwwwwwwww ....n.... n.n.n.n.n ....k.... .yyyyrrr. ...kyk...
+..yyyyy.. bbbbbbbbb .wbwnwbw. ..ggggg.. .wwwwwww. rrrrrrrrr nnnnnnnnn ....k.... ..yyyrr.. ...kkk...
+.y.yyy.y. wwbbbbbww .wwwnwww. ggggggggg ..ww.www. .rrrrrrr. n.n.n.n.n ....k.... ...yyr... ....k....
+y...y...y bbwwbwwbb .wwwnwww. ....n.... .....w... ..rrrrr.. n.n.n.n.n ..kkkkk.. ....k.... ...k.k...
+"""
+COLOURS = {
+    "y": (245, 215, 40), "b": (45, 85, 205), "r": (205, 45, 40), "w": (240, 240, 240),
+    "g": (25, 150, 45), "n": (115, 65, 30), "k": (30, 30, 35),
+}  # fmt: skip
+
+
+def _sprites() -> dict[str, np.ndarray]:
+    """label -> (9, 9, 4) integers: red, green, blue, and 1 where the object covers its box."""
+    palette = {letter: (*colour, 1) for letter, colour in COLOURS.items()} | {".": (0, 0, 0, 0)}
+    names, *rows = (line.split() for line in SPRITES.split("\n") if line)
+    return {name: np.array([[palette[letter] for letter in row] for row in column])
+            for name, column in zip(names, zip(*rows, strict=True), strict=True)}  # fmt: skip
+
+
+PICTURES = _sprites()
+
+
+class Thing(NamedTuple):
+    """An object of a scene; `box` is (xmin, ymin, xmax, ymax) in pixels, and touched on all sides."""
+
+    label: str
+    box: tuple[int, int, int, int]
+    faint: bool
+
+
+def load(*, seed: int = 0, train: int = 2000, val: int = 500, test: int = 1000) -> Dataset:
+    """Describe the scenes; each is drawn when it is opened, and depends on `seed` and its own number only."""
+    if seed < 0 or min(train, val, test) < 1:
+        raise StudyError(f"scenes got {seed=}, {train=}, {val=}, {test=}: no seed is negative, no size below 1.")
+    ids = tuple(f"scene{number:05d}" for number in range(1, test + val + train + 1))
+    # Numbered from the test scenes on, so that they stay the same when `train` grows.
+    splits = {"train": ids[test + val :], "val": ids[test : test + val], "test": ids[:test]}
+    splits["trainval"] = splits["train"] + splits["val"]
+    targets = (visibility(ids, seed=seed) > 0).astype(np.int8)
+    rows = [(image, thing.label, *thing.box, 0) for image in ids for thing in describe(image, seed=seed)]
+    boxes = pd.DataFrame(rows, columns=BOX_COLUMNS)
+    boxes[BOX_COLUMNS[2:6]] /= SIDE
+    return Dataset(
+        name="scenes",
+        images="scenes",
+        labels=LABELS,
+        splits=splits,
+        targets=targets,
+        boxes=boxes,
+        open=partial(draw, seed=seed),
+        fingerprint=fingerprint(LABELS, splits, targets, boxes, files=[(f"{GENERATOR}, seed {seed}", 0)]),
+        notes=("Drawn by attnsem.datasets.scenes; the label dependencies are planted and known exactly.",),
+    )
+
+
+def describe(image: str, *, seed: int = 0) -> list[Thing]:
+    """The objects of a scene, in the order of LABELS."""
+    return _compose(_generator(image, seed))
+
+
+def visibility(images: Iterable[str], *, seed: int = 0) -> pd.DataFrame:
+    """(images, C) int8, indexed by image id: 2 where the label's object is clear, 1 where faint, 0 where none."""
+    shown = [{thing.label: 2 - thing.faint for thing in describe(image, seed=seed)} for image in images]
+    return pd.DataFrame([[row.get(label, 0) for label in LABELS] for row in shown], images, LABELS, np.int8)
+
+
+def draw(image: str, *, seed: int = 0) -> Image.Image:
+    """The 72 x 72 RGB scene: gradient and blotches, plain blocks in the objects' colours, objects, noise."""
+    rng = _generator(image, seed)
+    things = _compose(rng)
+    top, bottom = rng.integers(70, 190, (2, 3))
+    ramp = np.arange(SIDE)[:, None, None]
+    canvas = np.tile((top * (SIDE - ramp) + bottom * ramp) // SIDE, (1, SIDE, 1))
+    canvas += rng.integers(-16, 17, (9, 9, 1)).repeat(SIDE // 9, 0).repeat(SIDE // 9, 1)
+    for _ in range(DISTRACTORS):
+        left, upper, width, height = rng.integers((0, 0, 4, 4), (SIDE - 4, SIDE - 4, 17, 17))
+        canvas[upper : upper + height, left : left + width] = rng.choice(list(COLOURS.values()))
+    for thing in sorted(things, key=lambda thing: not thing.faint):
+        _paint(canvas, thing, mirrored=rng.random() < 0.5, tint=rng.integers(-25, 26, 3))
+    canvas += rng.integers(-30, 31, canvas.shape)
+    return Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
+
+
+def dependencies() -> pd.DataFrame:
+    """One row an edge of the network: label, company, exact P(label | company) and P(label | no company)."""
+    vectors, probability = exact_joint()
+    present = pd.DataFrame(vectors == 1, columns=LABELS)
+
+    def conditional(label, given):
+        return probability[given & present[label]].sum() / probability[given].sum()
+
+    edges = [(label, company) for label, node in NETWORK.items() for company in node.company]
+    rows = [(*edge, conditional(edge[0], present[edge[1]]), conditional(edge[0], ~present[edge[1]])) for edge in edges]
+    return pd.DataFrame(rows, columns=["label", "company", "with_company", "without_company"])
+
+
+def exact_joint() -> tuple[np.ndarray, np.ndarray]:
+    """All label vectors (2^C, C), of 0 and 1, and the probability of each (2^C,)."""
+    vectors = np.arange(2 ** len(LABELS))[:, None] >> np.arange(len(LABELS)) & 1
+    probability = np.ones(len(vectors))
+    for column, node in enumerate(NETWORK.values()):
+        company = vectors[:, [LABELS.index(label) for label in node.company]].sum(1)
+        present = np.array(node.present)[company]
+        probability *= np.where(vectors[:, column], present, 1 - present)
+    return vectors, probability
+
+
+def exact_posterior(clear: np.ndarray) -> np.ndarray:
+    """P(label present | which objects are clearly seen): (N, C) bool -> (N, C), the best that company can tell."""
+    vectors, probability = exact_joint()
+    weight = np.tile(probability, (len(clear), 1))
+    for column, node in enumerate(NETWORK.values()):
+        seen = np.array([[1, node.faint], [0, 1 - node.faint]])  # P(not seen, seen | absent, present)
+        weight *= seen[clear[:, column, None].astype(int), vectors[:, column]]
+    return weight @ vectors / weight.sum(1, keepdims=True)
+
+
+def _generator(image: str, seed: int) -> np.random.Generator:
+    if not (number := image.removeprefix("scene")).isdigit():
+        raise StudyError(f"scenes has no image {image!r}: its ids are scene00001, scene00002 and so on.")
+    return np.random.Generator(np.random.PCG64([seed, int(number)]))
+
+
+def _compose(rng: np.random.Generator) -> list[Thing]:
+    """Draw the labels ancestors first, then where each stands and whether it is faint."""
+    things, taken = {}, np.zeros((SIDE, SIDE), bool)
+    for label, node in NETWORK.items():
+        if rng.random() < node.present[sum(company in things for company in node.company)]:
+            things[label] = Thing(label, _place(rng, taken), rng.random() < node.faint)
+    return list(things.values())
+
+
+def _place(rng: np.random.Generator, taken: np.ndarray) -> tuple[int, int, int, int]:
+    """Take the emptiest of a few random places, all of one size, and mark it in `taken`."""
+    width, height = rng.integers(*EXTENT, 2).tolist()
+    corners = rng.integers(0, (SIDE - width + 1, SIDE - height + 1), (PLACES, 2)).tolist()
+    x, y = min(corners, key=lambda corner: taken[corner[1] :, corner[0] :][:height, :width].sum())
+    taken[y : y + height, x : x + width] = True
+    return x, y, x + width, y + height
+
+
+def _paint(canvas: np.ndarray, thing: Thing, *, mirrored: bool, tint: np.ndarray) -> None:
+    """Blend the object's picture, stretched to its box, into the (72, 72, 3) canvas."""
+    xmin, ymin, xmax, ymax = thing.box
+    rows, columns = (np.arange(extent) * 9 // extent for extent in (ymax - ymin, xmax - xmin))
+    picture = PICTURES[thing.label][:, :: -1 if mirrored else 1][rows][:, columns]
+    opacity = OPACITY[thing.faint] * picture[..., 3:]
+    window = canvas[ymin:ymax, xmin:xmax]
+    window += (picture[..., :3] + tint - window) * opacity // 32

@@ -1,0 +1,122 @@
+"""Average precision in the nine readings that "mAP" may have: how it is interpolated × what is difficult."""
+
+from collections.abc import Sequence
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from attnsem import StudyError
+
+INTERPOLATIONS = ("none", "11-point", "all-point")
+DIFFICULT = ("ignore", "negative", "positive")
+
+
+class _Ranked(NamedTuple):
+    """Targets (C, N) of each label by falling score; last_of_tie (C, N): the next score is lower."""
+
+    targets: np.ndarray
+    last_of_tie: np.ndarray
+
+
+def average_precision(
+    targets: np.ndarray, scores: np.ndarray, *, interpolation: str = "none", difficult: str = "ignore"
+) -> np.ndarray:
+    """Average precision of every label, a fraction.
+
+    targets: (N, C) in {1, 0, -1 = difficult}; scores: (N, C), higher is surer, of any scale.
+    interpolation: "none" sums (R_n - R_{n-1}) P_n, as scikit-learn's `average_precision_score`; "11-point"
+        is the mean over t = 0, 0.1, ..., 1 of the best precision at recall >= t (VOC2007 devkit,
+        `VOCevalcls.m`); "all-point" is the area under the precision made monotone (VOC2010+ devkit).
+    difficult: whether those images are left out of the label's ranking, count as negative, or as positive.
+
+    Equal scores are one threshold, as in scikit-learn, so the order of the images does not matter; the
+    devkits break ties by the order of the file.
+
+    Returns (C,) float64; nan for a label without positives.
+    Raises StudyError for an unknown reading, and for scores or targets that are none.
+    """
+    return _average_precision(_rank(targets, scores), interpolation, difficult)
+
+
+def mean_average_precision(
+    targets: np.ndarray, scores: np.ndarray, *, interpolation: str = "none", difficult: str = "ignore"
+) -> float:
+    """Mean of `average_precision` over the labels that have positives, a fraction; nan if none has."""
+    ap = average_precision(targets, scores, interpolation=interpolation, difficult=difficult)
+    return float(pd.Series(ap).mean())
+
+
+def readings(targets: np.ndarray, scores: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
+    """All nine readings of one score file, in percent.
+
+    targets, scores: (N, C) as in `average_precision`; labels: the C names.
+    Returns nine rows indexed by (interpolation, difficult); a column for each label, `mAP` over the labels
+    that have positives, and `labels_without_positives`, the number of labels that `mAP` leaves out.
+    """
+    ranked = _rank(targets, scores)
+    if len(labels) != len(ranked.targets):
+        raise StudyError(f"There are {len(labels)} label names for {len(ranked.targets)} columns of scores.")
+    rows = pd.MultiIndex.from_product([INTERPOLATIONS, DIFFICULT], names=["interpolation", "difficult"])
+    ap = [100 * _average_precision(ranked, *reading) for reading in product(INTERPOLATIONS, DIFFICULT)]
+    table = pd.DataFrame(ap, index=rows, columns=list(labels))
+    return table.assign(mAP=table.mean(axis=1), labels_without_positives=table.isna().sum(axis=1))
+
+
+def _rank(targets: np.ndarray, scores: np.ndarray) -> _Ranked:
+    targets, scores = np.asarray(targets), np.asarray(scores, dtype=np.float64)
+    if targets.shape != scores.shape or targets.ndim != 2 or not targets.size:
+        raise StudyError(
+            f"Targets have the shape {targets.shape} and scores {scores.shape}: "
+            "both must be (images, labels) and not empty."
+        )
+    if not np.isfinite(scores).all():
+        raise StudyError(f"{np.sum(~np.isfinite(scores))} of {scores.size} scores are not finite numbers.")
+    if not ((targets == 1) | (targets == 0) | (targets == -1)).all():
+        raise StudyError(f"Targets must be 1, 0 or -1 (difficult), found {np.unique(targets)}.")
+    scores = np.ascontiguousarray(scores.T)
+    order = np.argsort(-scores, axis=1)
+    scores = np.take_along_axis(scores, order, axis=1)
+    last_of_tie = np.ones(scores.shape, dtype=bool)
+    last_of_tie[:, :-1] = scores[:, :-1] != scores[:, 1:]
+    return _Ranked(np.take_along_axis(targets.T, order, axis=1), last_of_tie)
+
+
+def _average_precision(ranked: _Ranked, interpolation: str, difficult: str) -> np.ndarray:
+    if interpolation not in INTERPOLATIONS or difficult not in DIFFICULT:
+        raise StudyError(
+            f"There is no reading {interpolation!r} with difficult {difficult!r}: "
+            f"interpolation is one of {INTERPOLATIONS} and difficult one of {DIFFICULT}."
+        )
+    found, precision = _thresholds(ranked, difficult)
+    if interpolation != "none":
+        precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    mean = _eleven_points if interpolation == "11-point" else _area
+    return np.where(found[:, -1] > 0, mean(found, precision), np.nan)
+
+
+def _thresholds(ranked: _Ranked, difficult: str) -> tuple[np.ndarray, np.ndarray]:
+    """Positives found by each threshold (C, N) and its precision (C, N).
+
+    Inside a tie, where no threshold lies, found repeats the last threshold's and the precision is 0.
+    """
+    positive = ranked.targets != 0 if difficult == "positive" else ranked.targets == 1
+    counted = ranked.targets != -1 if difficult == "ignore" else np.ones_like(positive)
+    found = np.cumsum(positive, axis=1, dtype=np.int32) * ranked.last_of_tie
+    found = np.maximum.accumulate(found, axis=1)
+    seen = np.cumsum(counted, axis=1, dtype=np.int32)
+    return found, found * ranked.last_of_tie / np.maximum(seen, 1)
+
+
+def _area(found: np.ndarray, precision: np.ndarray) -> np.ndarray:
+    """Sum over the thresholds of the recall gained × precision: (C,)."""
+    gained = np.diff(found, axis=1, prepend=0)
+    return np.einsum("cn,cn->c", gained, precision) / np.maximum(found[:, -1], 1)
+
+
+def _eleven_points(found: np.ndarray, precision: np.ndarray) -> np.ndarray:
+    """Mean of the monotone precision at recall 0, 0.1, ..., 1: (C,)."""
+    # In whole numbers, found / positives >= t / 10 is exact: as floats, 3 * 0.1 exceeds a recall of 3 / 10.
+    firsts = [np.searchsorted(10 * row, np.arange(11) * row[-1]) for row in found]
+    return np.take_along_axis(precision, np.stack(firsts), axis=1).mean(axis=1)

@@ -1,0 +1,173 @@
+"""Section 2 of the paper, top to bottom. N images, C labels, D backbone channels, h x w positions (14 x 14)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from attnsem.paper import ALPHA, Variant
+
+
+def conv_block(inputs: int, outputs: int, kernel: int = 1) -> nn.Sequential:
+    """Convolution, BatchNorm, ReLU; the last two are ours: without them average pooling sees a linear map."""
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+class Classifier(nn.Module):
+    """Average pooling and a fully connected layer, as for y' and ỹ: (N, D, h, w) -> (N, C) logits."""
+
+    def __init__(self, *, channels: int, labels: int):
+        super().__init__()
+        self.fc = nn.Linear(channels, labels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x.mean((2, 3)))
+
+
+def spatial_softmax(z: Tensor) -> Tensor:
+    """Eq. (4): each label's channel sums to one over the positions. (N, C, h, w) -> (N, C, h, w)."""
+    return z.float().flatten(2).softmax(2).view(z.shape)
+
+
+class Attention(nn.Module):
+    """Section 2.2, eq. (3) and (4): one channel a label.
+
+    Ours, after Zhu et al. 2017 (whose conv_att this is): the confidence maps S, by which stage 2 has a
+    training signal, and normalisation and activation between the convolutions.
+    """
+
+    def __init__(self, *, channels: int, labels: int, width: int = 512):
+        super().__init__()
+        self.conv_att = nn.Sequential(
+            conv_block(channels, width), conv_block(width, width, kernel=3), nn.Conv2d(width, labels, 1)
+        )
+        self.confidence = nn.Conv2d(channels, labels, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x: (N, D, h, w) features. Returns Z, A and S, each (N, C, h, w)."""
+        z = self.conv_att(x)
+        return z, spatial_softmax(z), self.confidence(x)
+
+
+def attended_logits(attention: Tensor, confidence: Tensor) -> Tensor:
+    """Zhu et al. 2017: ŷ_att, confidence averaged under the attention. A, S: (N, C, h, w) -> (N, C)."""
+    return (attention * confidence).sum((2, 3))
+
+
+class SEBlock(nn.Module):
+    """Eq. (5) to (7): squeeze, excite, rescale. (N, K, h, w) -> (N, K, h, w).
+
+    Departs from eq. (6), which prints a sigmoid for both layers, by the ReLU of Hu et al. 2018 after the
+    first. Reduction 16 is theirs; at least 4 hidden units are ours, since K may be as small as 20 labels.
+    """
+
+    def __init__(self, *, channels: int, reduction: int = 16):
+        super().__init__()
+        hidden = max(channels // reduction, 4)
+        self.excitation = nn.Sequential(
+            nn.Linear(channels, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, channels), nn.Sigmoid()
+        )
+
+    def forward(self, x: Tensor, squeezed: Tensor | None = None) -> Tensor:
+        """squeezed: (N, K, h, w), what eq. (5) averages where that is not x itself."""
+        source = x if squeezed is None else squeezed
+        return x * self.excitation(source.mean((2, 3)))[..., None, None]
+
+
+class SemanticPart(nn.Module):
+    """Section 2.3, eq. (8): SE blocks before 1×1 convs, then pooling and a layer for ỹ: (N, K, h, w) -> (N, C)."""
+
+    def __init__(self, *, channels: int, labels: int, variant: Variant):
+        super().__init__()
+        widths = (channels, *variant.convs)
+        self.se = nn.ModuleDict({f"se{k}": SEBlock(channels=widths[k - 1]) for k in variant.se})
+        self.convs = nn.ModuleDict({f"conv{k}": conv_block(*widths[k - 1 : k + 1]) for k in range(1, len(widths))})
+        self.classifier = Classifier(channels=widths[-1], labels=labels)
+
+    def forward_features(self, x: Tensor, squeezed: Tensor | None = None) -> Tensor:
+        """squeezed: what SE1 averages instead of x. Returns M: (N, last conv's width, h, w)."""
+        for k in range(1, max(len(self.se), len(self.convs)) + 1):
+            if f"se{k}" in self.se:
+                x = self.se[f"se{k}"](x, squeezed if k == 1 else None)
+            if f"conv{k}" in self.convs:
+                x = self.convs[f"conv{k}"](x)
+        return x
+
+    def forward(self, x: Tensor, squeezed: Tensor | None = None) -> Tensor:
+        return self.classifier(self.forward_features(x, squeezed))
+
+
+def gated(gate: str, z: Tensor, a: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    """What the semantic part reads and what its SE1 squeezes, each (N, C, h, w).
+
+    "literal" squeezes A, whose mean is 1/(h w) for every image and label; "logits" squeezes Z, before the
+    softmax; "confidence" reads σ(S) ∘ A, as Zhu et al. 2017 do.
+    """
+    if gate == "logits":
+        return a, z
+    x = s.float().sigmoid() * a if gate == "confidence" else a
+    return x, x
+
+
+class Fusion(nn.Module):
+    """Eq. (9): ŷ = α y' + (1 − α) ỹ, α learned from 0.48; ours: clamped to [0, 1] after each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.alpha = nn.Parameter(torch.tensor(ALPHA))
+
+    def forward(self, baseline: Tensor, semantic: Tensor) -> Tensor:
+        return self.alpha * baseline + (1 - self.alpha) * semantic
+
+    @torch.no_grad()
+    def clamp(self) -> None:
+        self.alpha.clamp_(0, 1)
+
+
+class Output(NamedTuple):
+    """Logits (N, C): y' (baseline), ŷ_att (attended), ỹ (semantic), ŷ (fused), and A (N, C, h, w); None
+    where the network has no such part."""
+
+    baseline: Tensor
+    attended: Tensor | None = None
+    semantic: Tensor | None = None
+    fused: Tensor | None = None
+    attention: Tensor | None = None
+
+
+class Network(nn.Module):
+    """Figure 1: the backbone's classifier, and the attention and semantic parts that a variant has."""
+
+    def __init__(self, *, backbone: nn.Module, labels: int, variant: Variant, gate: str = "literal"):
+        super().__init__()
+        self.gate = gate
+        self.backbone = backbone
+        self.classifier = Classifier(channels=backbone.channels, labels=labels)
+        self.attention = self.semantic = self.fusion = None
+        if variant.attention:
+            self.attention = Attention(channels=backbone.channels, labels=labels)
+        if variant.se or variant.convs:
+            channels = labels if variant.attention else backbone.channels
+            self.semantic = SemanticPart(channels=channels, labels=labels, variant=variant)
+            self.fusion = Fusion()
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """images: (N, 3, H, W) in [0, 1]. Returns X of eq. (2): (N, D, h, w)."""
+        return self.backbone(images)
+
+    def forward_head(self, x: Tensor) -> Output:
+        """x: (N, D, h, w) features."""
+        output, inputs = Output(baseline=self.classifier(x)), (x, None)
+        if self.attention is not None:
+            z, a, s = self.attention(x)
+            output = output._replace(attended=attended_logits(a, s), attention=a)
+            inputs = gated(self.gate, z, a, s)
+        if self.semantic is not None:
+            semantic = self.semantic(*inputs)
+            output = output._replace(semantic=semantic, fused=self.fusion(output.baseline, semantic))
+        return output
+
+    def forward(self, images: Tensor | None = None, features: Tensor | None = None) -> Output:
+        """Either images or, where the backbone is frozen and cached, its features."""
+        return self.forward_head(self.forward_features(images) if features is None else features)

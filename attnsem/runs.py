@@ -1,0 +1,194 @@
+"""The run folder `runs/<dataset>/<part>/seed<k>/stage<n>/`: what a stage leaves behind, and reading it again."""
+
+import hashlib
+import json
+import platform
+import resource
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
+
+from attnsem import StudyError
+from attnsem.paper import ROOT, Settings
+
+STARTED = time.monotonic()
+VERSIONS = ("torch", "torchvision", "lightning", "timm", "numpy", "pandas", "pillow", "scikit-learn")
+
+
+def rooted(path: str | Path) -> Path:
+    """A path as the notebooks take it: relative ones start at the project's root, from whatever folder."""
+    return ROOT / Path(path).expanduser()
+
+
+def write(path: Path, save: Callable[[Path], object]) -> None:
+    """Writes by `save` under a temporary name in the same folder, then renames."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.part")
+    save(partial)
+    partial.replace(path)
+
+
+def write_json(path: Path, content: dict) -> None:
+    write(path, lambda partial: partial.write_text(json.dumps(content, indent=2) + "\n"))
+
+
+def read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path} cannot be read ({error}); delete it and make it again") from error
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    def save(partial: Path) -> None:
+        with open(partial, "wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    write(path, save)
+
+
+def load_tensors(path: Path) -> dict:
+    """A file of tensors by torch.load(weights_only=True), which runs no code; StudyError on any other."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise StudyError(f"{path} is no file of plain tensors that torch can load ({reason})") from error
+    if not isinstance(state, dict):
+        raise StudyError(f"{path} holds a {type(state).__name__}, not a state dict")
+    return state
+
+
+def checksum(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Holds a folder against other processes; the lock of a process that died is free again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise StudyError(f"{folder} is being written by another process; wait for it, or stop it") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def environment(device: torch.device | str = "cpu") -> dict:
+    """Git revision, versions and device, for a manifest."""
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+    described = subprocess.run(git, capture_output=True, text=True, check=False)
+    device = torch.device(device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "git": described.stdout.strip() or "no git checkout",
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in VERSIONS},
+        "device": f"{device.type}: {name}",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def cost(seconds: float, device: torch.device | str = "cpu") -> dict:
+    """Wall time in seconds and peak memory in GiB, for a manifest."""
+    usage = {"seconds": round(seconds, 1)}
+    usage["peak_memory_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+    if torch.device(device).type == "cuda":
+        usage["peak_gpu_memory_gib"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
+    return usage
+
+
+def manifest(*, fingerprint: str | None = None, **parameters: object) -> dict:
+    """What a notebook ends with: its parameters, environment, and cost since attnsem was imported."""
+    shown = {name: str(value) if isinstance(value, Path) else value for name, value in parameters.items()}
+    passed = time.monotonic() - STARTED
+    return {"parameters": shown, "data_fingerprint": fingerprint, **environment(), **cost(passed)}
+
+
+def part_of(settings: Settings) -> str:
+    """The folder under which a stage is kept: variants share stage 1, and those with attention stage 2."""
+    if settings.stage == 1:
+        return "densenet"
+    if settings.stage == 2:
+        return "attention" if settings.attention_objective == "confidence" else "attention-literal"
+    return settings.variant if settings.gate == "literal" else f"{settings.variant}-{settings.gate}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One stage's folder."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, settings: Settings, runs: Path) -> "Run":
+        return cls(runs / settings.dataset / part_of(settings) / f"seed{settings.seed}" / f"stage{settings.stage}")
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    @property
+    def resume(self) -> Path:
+        return self.folder / "resume.pt"
+
+    @property
+    def complete(self) -> bool:
+        """The manifest is written last."""
+        return (self.folder / "manifest.json").exists()
+
+    @property
+    def manifest(self) -> dict:
+        return read_json(self.folder / "manifest.json")
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row an epoch: loss, lr, and alpha and mAP in % where there are any."""
+        return pd.read_csv(self.folder / "history.csv")
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(**self.manifest["parameters"])
+
+    def scores(self) -> dict[str, np.ndarray]:
+        """ids (N,), labels (C,), targets (N, C), scores (N, C) logits and those of the parts the network has."""
+        return read_scores(self.folder / "scores.npz")
+
+    def state(self) -> dict:
+        """The checkpoint's tensors, refused if the file is not the one that the manifest names."""
+        if not self.checkpoint.exists() or checksum(self.checkpoint) != self.manifest["checkpoint_sha256"]:
+            raise StudyError(
+                f"{self.checkpoint} is not the file its manifest names; delete {self.folder} to train anew"
+            )
+        return load_tensors(self.checkpoint)
+
+
+def read_scores(path: Path) -> dict[str, np.ndarray]:
+    """A score file; StudyError if it is missing or is none."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, EOFError) as error:
+        raise StudyError(f"{path} is no score file ({error}); evaluate its stage again") from error
+
+
+def record(run: Run, results: Path) -> Path:
+    """Copies what is small and worth committing of a complete stage to results/; returns the folder."""
+    kept = results / Path(*run.folder.parts[-4:])
+    for name in ("manifest.json", "history.csv", "metrics.json", "scores.npz"):
+        write(kept / name, lambda partial, name=name: partial.write_bytes((run.folder / name).read_bytes()))
+    return kept

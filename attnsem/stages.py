@@ -1,0 +1,216 @@
+"""The four stages of section 3.1: what each trains, from what, with what."""
+
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+
+from attnsem import StudyError, backbones, metrics, paper
+from attnsem.arrays import Prepared
+from attnsem.features import cached
+from attnsem.model import Network
+from attnsem.paper import VARIANTS, Settings, Variant
+from attnsem.runs import (
+    Run,
+    checksum,
+    cost,
+    environment,
+    held,
+    rooted,
+    write,
+    write_arrays,
+    write_json,
+)
+from attnsem.training import Progress, Split, evaluate, fit, refuse_other
+
+TRAINED = {
+    1: ("backbone", "classifier"),
+    2: ("attention",),
+    3: ("semantic", "fusion"),
+    4: ("backbone", "classifier", "attention", "semantic", "fusion"),
+}
+SCORED = {1: "baseline", 2: "attended", 3: "fused", 4: "fused"}
+FIRST_OF = {3: ("semantic.", "fusion.")}  # parts that a stage starts anew, whatever its parent has
+
+
+def train(
+    stage: int,
+    *,
+    runs: str | Path = "runs",
+    data: str | Path = "data",
+    device: str = "auto",
+    **parameters: object,
+) -> Run:
+    """Trains and evaluates a stage, or gives the complete run with the same parameters; resumes if interrupted.
+
+    parameters: of paper.Settings; None takes the data set's default; what paper.INHERITED names is the parent's.
+    Raises StudyError on a missing or changed parent, other parameters in the folder, or another writer.
+    """
+    settings = paper.settings(stage, **parameters)
+    runs, data = rooted(runs), rooted(data)
+    parent = parent_of(settings, runs)
+    if parent is not None:
+        settings = paper.inherit(settings, parent.settings)
+    prepared = Prepared.load(settings.dataset, data)
+    run = Run.of(settings, runs)
+    origin = {
+        "parameters": asdict(replace(settings, weights=Path(settings.weights).name)),
+        "parent_sha256": parent and parent.manifest["checkpoint_sha256"],
+        "data_fingerprint": prepared.fingerprint,
+    }
+    if parent is not None and parent.manifest["data_fingerprint"] != prepared.fingerprint:
+        raise StudyError(
+            f"{parent.folder} was trained on another state of {prepared.name}; delete it and train it again"
+        )
+    with held(run.folder):
+        if run.complete:
+            refuse_other(run, run.manifest, origin)
+            print(f"{run.folder.relative_to(runs)} is complete")
+        else:
+            run_stage(settings, run, parent, prepared, origin, data=data, device=device)
+    return run
+
+
+def parent_of(settings: Settings, runs: Path) -> Run | None:
+    """The complete run of the stage before, None for stage 1."""
+    stages = VARIANTS[settings.variant].stages
+    before = stages.index(settings.stage) - 1
+    if before < 0:
+        return None
+    parent = Run.of(replace(settings, stage=stages[before]), runs)
+    if not parent.complete:
+        number, name = stages[before], settings.dataset
+        more = {3: f" -p variant {settings.variant} -p gate {settings.gate}"}.get(number, "")
+        raise StudyError(
+            f"stage {settings.stage} needs stage {number}, which is not complete in {parent.folder}; run: papermill "
+            f"0{number}_train_stage{number}.ipynb out.ipynb -p dataset {name} -p seed {settings.seed}{more}"
+        )
+    return parent
+
+
+def literal_attention(settings: Settings) -> bool:
+    return settings.stage == 2 and settings.attention_objective == "literal"
+
+
+def variant_of(settings: Settings) -> Variant:
+    """The parts that a stage's network has: stage 1 none, stage 2 attention, literally with SE1 and its layer."""
+    if settings.stage == 1:
+        return VARIANTS["densenet"]
+    if settings.stage == 2:
+        return VARIANTS["att"] if literal_attention(settings) else Variant(attention=True)
+    return VARIANTS[settings.variant]
+
+
+def trained_parts(settings: Settings, network: Network) -> tuple[str, ...]:
+    if settings.stage == 1 and not settings.train_backbone:
+        return ("classifier",)
+    parts = TRAINED[3] + TRAINED[2] if literal_attention(settings) else TRAINED[settings.stage]
+    return tuple(part for part in parts if getattr(network, part) is not None)
+
+
+def network_of(settings: Settings, labels: int, state: dict | None = None) -> Network:
+    """A stage's network, with its parent's tensors where they are given."""
+    torch.manual_seed(int(np.random.SeedSequence((settings.seed, settings.stage)).generate_state(1)[0]))
+    backbone = backbones.build(settings.backbone, "none" if state else settings.weights)
+    network = Network(backbone=backbone, labels=labels, variant=variant_of(settings), gate=settings.gate)
+    if state:
+        kept = {k: v for k, v in state.items() if not k.startswith(FIRST_OF.get(settings.stage, ()))}
+        network.load_state_dict(kept, strict=False)
+    return network
+
+
+def load(run: Run) -> Network:
+    """The trained network of a complete run, in evaluation mode."""
+    network = network_of(run.settings, len(run.manifest["labels"]), run.state())
+    network.load_state_dict(run.state())
+    return network.eval()
+
+
+def run_stage(
+    settings: Settings,
+    run: Run,
+    parent: Run | None,
+    prepared: Prepared,
+    origin: dict,
+    *,
+    data: Path,
+    device: str,
+) -> None:
+    fabric = Fabric(accelerator=device, devices=1, precision=settings.precision)
+    network = network_of(settings, len(prepared.labels), parent.state() if parent else None)
+    network.to(fabric.device)
+    train_split, test_split = splits(fabric, network, prepared, settings, data)
+    scored = "fused" if literal_attention(settings) else SCORED[settings.stage]
+    model, progress = fit(
+        fabric,
+        network,
+        trained=trained_parts(settings, network),
+        scored=scored,
+        train=train_split,
+        test=test_split,
+        settings=settings,
+        run=run,
+        origin=origin,
+    )
+    write(run.checkpoint, lambda partial: torch.save(network.state_dict(), partial))
+    logits = evaluate(fabric, model, network, test_split)
+    finish(run, origin, prepared, settings, logits, scored, progress, fabric.device)
+
+
+def splits(fabric: Fabric, network: Network, prepared: Prepared, settings: Settings, data: Path) -> tuple[Split, Split]:
+    """Training and test inputs: cached features where the backbone stands still and a cache is asked for."""
+    names = settings.train_split, settings.test_split
+    targets = [torch.from_numpy(prepared.targets(name)) for name in names]
+    still = settings.stage in (2, 3) or (settings.stage == 1 and not settings.train_backbone)
+    if still and settings.feature_cache:
+        network.backbone.to(memory_format=torch.channels_last)
+        views = settings.feature_cache, 0
+        inputs = [
+            cached(fabric, network.backbone, prepared, name, settings, views=number, data=data)
+            for name, number in zip(names, views, strict=True)
+        ]
+    else:
+        sizes = settings.train_size, settings.image_size
+        inputs = [prepared.images(name, size) for name, size in zip(names, sizes, strict=True)]
+    return tuple(Split(found, target, settings) for found, target in zip(inputs, targets, strict=True))
+
+
+def finish(
+    run: Run,
+    origin: dict,
+    prepared: Prepared,
+    settings: Settings,
+    logits: dict[str, np.ndarray],
+    scored: str,
+    progress: Progress,
+    device: torch.device,
+) -> None:
+    """Writes scores, metrics and, last, the manifest that makes the run complete."""
+    targets = prepared.targets(settings.test_split)
+    description = {"ids": np.array(prepared.ids(settings.test_split)), "labels": np.array(prepared.labels)}
+    write_arrays(run.folder / "scores.npz", description | {"targets": targets, "scores": logits[scored]} | logits)
+    table = metrics.readings(targets, logits[scored], prepared.labels)
+    write_json(
+        run.folder / "metrics.json",
+        {
+            "mAP": table.loc[("none", "ignore"), "mAP"],
+            "readings": {" ".join(reading): row.dropna().to_dict() for reading, row in table.iterrows()},
+        },
+    )
+    write_json(
+        run.folder / "manifest.json",
+        origin
+        | {
+            "labels": prepared.labels,
+            "checkpoint_sha256": checksum(run.checkpoint),
+            "scores_sha256": checksum(run.folder / "scores.npz"),
+            "weights_sha256": checksum(path) if (path := rooted(settings.weights)).is_file() else None,
+            "finished": time.strftime("%Y-%m-%d"),
+            **environment(device),
+            **cost(progress.seconds, device),
+        },
+    )
+    run.resume.unlink(missing_ok=True)

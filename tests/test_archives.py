@@ -1,0 +1,302 @@
+"""Archives and image files as people really have them: cut off, hostile, renamed, unreachable."""
+
+import hashlib
+import io
+import stat
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from attnsem import StudyError
+from attnsem.datasets import archives, read_image
+from attnsem.datasets.archives import Archive, download, find, locate, unpack
+
+
+def make_tar(path, files, mode="w", members=()):
+    with tarfile.open(path, mode) as packed:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            packed.addfile(member, io.BytesIO(content))
+        for member in members:
+            packed.addfile(member)
+    return path
+
+
+def make_zip(path, files):
+    with zipfile.ZipFile(path, "w") as packed:
+        for name, content in files.items():
+            packed.writestr(name, content)
+    return path
+
+
+def special(name, kind, target=""):
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, target
+    return member
+
+
+def finder(folder):
+    return find(folder, "set/*.txt")
+
+
+def official(*paths, md5=None):
+    return [Archive(path.name, (path.as_uri(),), md5) for path in paths]
+
+
+def names_below(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.name != ".lock")
+
+
+FILES = {"set/a.txt": b"a" * 3000, "set/b.txt": b"b" * 3000}
+
+
+@pytest.mark.parametrize(("make", "name"), [(make_tar, "x.tar"), (make_zip, "x.zip"), (make_tar, "x")])
+def test_unpacks_once(tmp_path, make, name):
+    source = make(tmp_path / name, FILES)
+    unpacked = unpack([source], tmp_path)
+    assert (unpacked / "set/a.txt").read_bytes() == FILES["set/a.txt"]
+    (unpacked / "set/mine.txt").write_text("kept")
+    assert unpack([source], tmp_path) == unpacked
+    assert (unpacked / "set/mine.txt").exists()
+    other = make(tmp_path / name, FILES | {"set/c.txt": b"c" * 99_000})
+    assert unpack([other], tmp_path) != unpacked
+
+
+def test_gz(tmp_path):
+    assert (unpack([make_tar(tmp_path / "x.tar.gz", FILES, "w:gz")], tmp_path) / "set/b.txt").exists()
+
+
+@pytest.mark.parametrize("left", [0, 100, 512, 700, 3584, 3700, 4096, 5000])
+def test_truncated_tar(tmp_path, left):
+    """Cut in a header, in the data, and where a member ends, which tarfile itself does not notice."""
+    source = make_tar(tmp_path / "x.tar", FILES)
+    source.write_bytes(source.read_bytes()[:left])
+    with pytest.raises(StudyError, match=r"x\.tar is truncated"):
+        unpack([source], tmp_path)
+    assert names_below(tmp_path) == ["x.tar"]
+
+
+@pytest.mark.parametrize(("name", "mode"), [("x.zip", None), ("x.tar.gz", "w:gz"), ("x.tar.xz", "w:xz")])
+def test_truncated_compressed(tmp_path, name, mode):
+    noise = np.random.default_rng(0).bytes(20_000)
+    files = {"set/a.txt": noise, "set/b.txt": noise}
+    source = make_tar(tmp_path / name, files, mode) if mode else make_zip(tmp_path / name, files)
+    source.write_bytes(source.read_bytes()[:15_000])
+    with pytest.raises(StudyError, match=f"{name} is truncated"):
+        unpack([source], tmp_path)
+    assert names_below(tmp_path) == [name]
+
+
+def test_broken_in_the_second_archive(tmp_path):
+    good = make_tar(tmp_path / "good.tar", FILES)
+    bad = make_zip(tmp_path / "bad.zip", FILES)
+    content = bytearray(bad.read_bytes())
+    content[1000] ^= 1
+    bad.write_bytes(content)
+    with pytest.raises(StudyError, match=r"bad\.zip is truncated"):
+        unpack([good, bad], tmp_path)
+    assert names_below(tmp_path) == ["bad.zip", "good.tar"]
+
+
+@pytest.mark.parametrize("name", ["../out.txt", "set/../../out.txt", "/out.txt", "..\\out.txt", "C:\\out.txt"])
+@pytest.mark.parametrize(("make", "suffix"), [(make_tar, "tar"), (make_zip, "zip")])
+def test_member_outside(tmp_path, make, suffix, name):
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    source = make(inner / f"x.{suffix}", FILES | {name: b"out"})
+    with pytest.raises(StudyError, match=r"out\.txt' is a link"):
+        unpack([source], inner)
+    assert names_below(tmp_path) == ["inner", f"inner/x.{suffix}"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [
+        (tarfile.SYMTYPE, "a.txt"),
+        (tarfile.LNKTYPE, "set/a.txt"),
+        (tarfile.CHRTYPE, ""),
+        (tarfile.FIFOTYPE, ""),
+    ],
+)
+def test_tar_member_of_another_kind(tmp_path, kind, target):
+    source = make_tar(tmp_path / "x.tar", FILES, members=[special("set/odd", kind, target)])
+    with pytest.raises(StudyError, match="'set/odd' is a link"):
+        unpack([source], tmp_path)
+    assert names_below(tmp_path) == ["x.tar"]
+
+
+def test_zip_link(tmp_path):
+    link = zipfile.ZipInfo("set/odd")
+    link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    with pytest.raises(StudyError, match="'set/odd' is a link"):
+        unpack([make_zip(tmp_path / "x.zip", FILES | {link: b"/etc/passwd"})], tmp_path)
+
+
+@pytest.mark.parametrize(("make", "suffix"), [(make_tar, "tar"), (make_zip, "zip")])
+def test_too_large(tmp_path, monkeypatch, make, suffix):
+    monkeypatch.setattr(archives, "MOST_BYTES", 5000)
+    with pytest.raises(StudyError, match=r"unpacks to 6e\+03 bytes"):
+        unpack([make(tmp_path / f"x.{suffix}", FILES)], tmp_path)
+
+
+@pytest.fixture
+def pair(tmp_path):
+    (tmp_path / "shelf").mkdir()
+    return (
+        make_tar(tmp_path / "shelf/one.tar", {"set/a.txt": b"a"}),
+        make_zip(tmp_path / "shelf/two.zip", {"set/b.txt": b"b"}),
+    )
+
+
+def test_source_is_a_folder_of_archives_or_one_of_them(pair, tmp_path):
+    for source in (pair[0].parent, pair[0], pair[1]):
+        found = locate(finder, official(*pair), source, tmp_path / "data")
+        assert sorted(path.name for path in found.iterdir()) == ["a.txt", "b.txt"]
+        assert found.is_relative_to(tmp_path / "data")
+
+
+def test_source_is_an_archive_of_the_users_own(pair, tmp_path):
+    own = make_zip(tmp_path / "own.zip", {"deep/set/c.txt": b"c"})
+    found = locate(finder, official(*pair), own, tmp_path / "data")
+    assert [path.name for path in found.iterdir()] == ["c.txt"]
+
+
+def test_source_is_unpacked(pair, tmp_path):
+    (tmp_path / "copy/set").mkdir(parents=True)
+    (tmp_path / "copy/set/a.txt").touch()
+    assert locate(finder, official(*pair), tmp_path / "copy", tmp_path / "data") == tmp_path / "copy/set"
+    assert not (tmp_path / "data").exists()
+
+
+def test_source_without_what_is_needed(pair, tmp_path):
+    archives = official(*pair)
+    with pytest.raises(StudyError, match=r"source .*nowhere does not exist"):
+        locate(finder, archives, tmp_path / "nowhere", tmp_path / "data")
+    with pytest.raises(StudyError, match=r"own\.zip is not what was looked for"):
+        locate(finder, archives, make_zip(tmp_path / "own.zip", {"readme": b""}), tmp_path / "data")
+    pair[1].unlink()
+    with pytest.raises(StudyError, match=r"two\.zip; -p source takes a folder of one\.tar \(MD5 none published\)"):
+        locate(finder, archives, pair[0], tmp_path / "data")
+
+
+def test_several_copies(tmp_path):
+    for name in ("first", "second"):
+        (tmp_path / name / "set").mkdir(parents=True)
+        (tmp_path / name / "set/a.txt").touch()
+    with pytest.raises(StudyError, match=r"several copies: .*first/set, .*second/set"):
+        find(tmp_path, "set/*.txt")
+
+
+def test_a_copy_that_is_still_being_unpacked_is_not_found(tmp_path):
+    (tmp_path / ".part/set").mkdir(parents=True)
+    (tmp_path / ".part/set/a.txt").touch()
+    assert find(tmp_path, "set/*.txt") is None
+
+
+def test_downloads_once_then_finds_its_copy(pair, tmp_path):
+    found = locate(finder, official(*pair), None, tmp_path / "data")
+    for path in pair:
+        path.unlink()
+    assert locate(finder, official(*pair), None, tmp_path / "data") == found
+
+
+def test_download_passes_on_to_the_next_url(pair, tmp_path):
+    one, folder = pair[0], tmp_path / "data"
+    md5 = hashlib.md5(one.read_bytes()).hexdigest()
+    urls = ((tmp_path / "gone.tar").as_uri(), pair[1].as_uri(), "no url", one.as_uri())
+    assert download([Archive("one.tar", urls, md5)], folder) == [folder / "one.tar"]
+    assert (folder / "one.tar").read_bytes() == one.read_bytes()
+
+
+def test_no_source_answers(pair, tmp_path):
+    one, two = pair
+    missing = Archive("missing.tar", ((tmp_path / "missing.tar").as_uri(),), "0" * 32)
+    wrong = Archive("two.zip", (two.as_uri(),), "1" * 32)
+    with pytest.raises(StudyError) as caught:
+        locate(finder, [*official(one), missing, wrong], None, tmp_path / "data")
+    for words in (
+        "missing.tar (MD5 0000",
+        "one.tar (MD5 none published)",
+        "the published one is 1111",
+        "-p source",
+    ):
+        assert words in str(caught.value)
+    assert not (tmp_path / "data/two.zip").exists()
+
+
+def test_offline(tmp_path):
+    """An address that refuses at once, as an offline machine does."""
+    archive = Archive("one.tar", ("http://127.0.0.1:9/one.tar",), None)
+    with pytest.raises(StudyError, match=r"127\.0\.0\.1:9/one\.tar: .*fetch one\.tar"):
+        download([archive], tmp_path)
+
+
+def save(tmp_path, image, name, **options):
+    image.save(tmp_path / name, **options)
+    return tmp_path / name
+
+
+def test_modes_become_rgb(tmp_path):
+    red = Image.new("RGB", (4, 3), (255, 0, 0))
+    palette = red.convert("P", palette=Image.Palette.ADAPTIVE)
+    palette.info["transparency"] = 0
+    files = {
+        "rgb.png": red,
+        "palette.png": palette,
+        "alpha.png": red.convert("RGBA"),
+        "cmyk.jpg": red.convert("CMYK"),
+        "cmyk.tif": red.convert("CMYK"),
+    }
+    for name, image in files.items():
+        read = read_image(save(tmp_path, image, name))
+        assert (read.mode, read.size) == ("RGB", (4, 3))
+        assert np.abs(np.asarray(read).astype(int) - [255, 0, 0]).max() < 8, name
+    for mode in ("1", "L", "LA"):
+        read = read_image(save(tmp_path, Image.new("RGB", (4, 3), "white").convert(mode), f"{mode}.png"))
+        assert (np.asarray(read) == 255).all()
+
+
+@pytest.mark.parametrize("name", ["deep.png", "deep.tif"])
+def test_16_bits_are_scaled_and_not_clipped(tmp_path, name):
+    grey = np.array([[0, 257 * 100, 65535]], np.uint16)
+    read = read_image(save(tmp_path, Image.fromarray(grey), name))
+    assert np.asarray(read)[0].tolist() == [[0] * 3, [100] * 3, [255] * 3]
+
+
+def test_exif_rotation(tmp_path):
+    image = Image.new("RGB", (40, 20), "black")
+    image.paste("white", (0, 0, 20, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise: the left side comes to the top
+    read = np.asarray(read_image(save(tmp_path, image, "turned.jpg", exif=exif)))
+    assert read.shape == (40, 20, 3)
+    assert read[:15].min() > 200 and read[-15:].max() < 50
+
+
+def test_broken_exif_is_no_broken_image(tmp_path):
+    path = save(tmp_path, Image.new("RGB", (8, 8)), "x.jpg", exif=b"Exif\0\0rubbish that is no TIFF header")
+    assert read_image(path).size == (8, 8)
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.png"])
+@pytest.mark.parametrize("left", [0, 1, 0.5])
+def test_truncated_image(tmp_path, name, left):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    path = save(tmp_path, Image.fromarray(noise), name)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(left * len(content)) if left == 0.5 else left])
+    with pytest.raises(StudyError, match=f"{name} cannot be read"):
+        read_image(path)
+
+
+def test_unreadable_images(tmp_path, monkeypatch):
+    (tmp_path / "words.jpg").write_text("no image")
+    bomb = save(tmp_path, Image.new("RGB", (60, 60)), "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    for path in (tmp_path / "words.jpg", bomb, tmp_path / "none.jpg", tmp_path):
+        with pytest.raises(StudyError, match=f"{path.name} cannot be read"):
+            read_image(path)
