@@ -42,8 +42,9 @@ def prepare(dataset: Dataset, *, data: Path, train_size: int, image_size: int) -
         known = folder / "prepared" / dataset.name / "dataset.json"
         if known.exists() and (found := read_json(known)["fingerprint"]) != dataset.fingerprint:
             raise StudyError(
-                f"the source of {dataset.name} has changed since {known.parent} was prepared (fingerprint {found[:12]}, "
-                f"now {dataset.fingerprint[:12]}); delete it and {folder / 'arrays' / dataset.images}, or give another data"
+                f"the source of {dataset.name} has changed since {known.parent} was prepared (fingerprint "
+                f"{found[:12]}, now {dataset.fingerprint[:12]}); delete it and {folder / 'arrays' / dataset.images}, "
+                "or name another folder by -p data"
             )
         write_json(known, description)
         for split, size in (("trainval", train_size), ("val", image_size), ("test", image_size)):
