@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from io import StringIO
 from pathlib import Path
@@ -173,6 +173,9 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def only(self, indices: list[int]) -> "Images":
+        return replace(self, rows=self.rows[indices])
 
     def __getitem__(self, indices: np.ndarray) -> Tensor:
         """(N, S, S, 3) uint8, read into memory."""

@@ -19,6 +19,7 @@ from PIL import Image
 
 WIDTH = 6.5  # inches, the text width of a page
 FONT = 8  # points
+DPI = 150
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000")  # Okabe and Ito 2008
 MARKERS = "osD^v<>PX"
 HEAT = "viridis"
@@ -146,14 +147,14 @@ def attention_over_images(attended: Sequence[AttendedImage], title: str) -> Figu
         _show(row[0], item.image)
         _draw_boxes(row[0], item.image, item.boxes)
         more = len(item.labels) - len(channels)
-        row[0].set_xlabel(item.id + (f", {more} more labels" if more else ""))
+        row[0].set_xlabel(textwrap.shorten(item.id, 24) + (f"\n{more} labels more" if more else ""))
         for ax, k in zip(row[1:], channels, strict=False):
             _show(ax, item.image)
             _draw_channel(ax, item.image, item.channels[k])
             peak = item.channels[k].max() * item.channels[k].size
             ax.set_xlabel(f"{item.labels[k]}, p = {item.scores[k]:.2f}\npeak {peak:.1f} × uniform")
     figure.suptitle(title, fontsize=FONT + 1)
-    note = "Heat: a label's channel of A, from 0 (clear) to its own peak (yellow). p: sigmoid of the fused logit."
+    note = "Heat: a label's channel of A, from 0 (clear) to its own peak (yellow). p: sigmoid of the logit."
     figure.supxlabel(note, fontsize=FONT - 1)
     return figure
 
@@ -174,7 +175,7 @@ def predictions(image: np.ndarray, probabilities: pd.Series, title: str, *, most
 
 def _subplots(rows: int, columns: int, height: float) -> tuple[Figure, np.ndarray]:
     """height: in inches, of the whole figure. The axes are (rows, columns)."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height), layout="constrained", dpi=DPI)
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 

@@ -27,7 +27,8 @@ class Classifier(nn.Module):
 
 def spatial_softmax(z: Tensor) -> Tensor:
     """Eq. (4): each label's channel sums to one over the positions. (N, C, h, w) -> (N, C, h, w)."""
-    return z.float().flatten(2).softmax(2).view(z.shape)
+    at_least_float32 = torch.promote_types(z.dtype, torch.float32)
+    return z.flatten(2).softmax(2, dtype=at_least_float32).view(z.shape)
 
 
 class Attention(nn.Module):
@@ -106,7 +107,7 @@ def gated(gate: str, z: Tensor, a: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
     """
     if gate == "logits":
         return a, z
-    x = s.float().sigmoid() * a if gate == "confidence" else a
+    x = s.to(a.dtype).sigmoid() * a if gate == "confidence" else a
     return x, x
 
 

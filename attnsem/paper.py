@@ -83,10 +83,10 @@ SCENES = {
     "evaluate_every": 1,
 }
 SCENES_STAGE = {
-    1: {"epochs": 12, "lr": 0.02, "lr_step": 8},
-    2: {"epochs": 6, "lr": 0.02, "lr_step": 4},
-    3: {"epochs": 6, "lr": 0.02, "lr_step": 4},
-    4: {"epochs": 4, "lr": 0.002, "lr_step": 3},
+    1: {"epochs": 10, "lr": 0.02, "lr_step": 7},
+    2: {"epochs": 4, "lr": 0.02, "lr_step": 3},
+    3: {"epochs": 5, "lr": 0.02, "lr_step": 4},
+    4: {"epochs": 3, "lr": 0.002, "lr_step": 2},
 }
 INHERITED = (
     *("dataset", "seed", "backbone", "weights", "train_size", "image_size"),

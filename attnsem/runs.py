@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
+from matplotlib.figure import Figure
 
 from attnsem import StudyError
 from attnsem.paper import ROOT, Settings
@@ -54,6 +55,11 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
             np.savez_compressed(file, **arrays)
 
     write(path, save)
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """In the format of the path's suffix."""
+    write(path, lambda partial: figure.savefig(partial, format=path.suffix[1:]))
 
 
 def load_tensors(path: Path) -> dict:

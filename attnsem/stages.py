@@ -74,21 +74,35 @@ def train(
     return run
 
 
+def complete_run(settings: Settings, runs: Path) -> Run:
+    """The run of a stage; StudyError naming notebook and parameters where it is not complete."""
+    run = Run.of(settings, runs)
+    if not run.complete:
+        stage = settings.stage
+        given = {"dataset": settings.dataset, "seed": settings.seed}
+        if stage > 2:
+            given |= {"variant": settings.variant, "gate": settings.gate}
+        if runs != rooted("runs"):
+            given |= {"runs": runs}
+        raise StudyError(
+            f"stage {stage} is not complete in {run.folder}; run: papermill 0{stage}_train_stage{stage}.ipynb "
+            f"out.ipynb {' '.join(f'-p {name} {value}' for name, value in given.items())}"
+        )
+    return run
+
+
 def parent_of(settings: Settings, runs: Path) -> Run | None:
     """The complete run of the stage before, None for stage 1."""
-    stages = VARIANTS[settings.variant].stages
-    before = stages.index(settings.stage) - 1
+    before = VARIANTS[settings.variant].stages.index(settings.stage) - 1
     if before < 0:
         return None
-    parent = Run.of(replace(settings, stage=stages[before]), runs)
-    if not parent.complete:
-        number, name = stages[before], settings.dataset
-        more = {3: f" -p variant {settings.variant} -p gate {settings.gate}"}.get(number, "")
-        raise StudyError(
-            f"stage {settings.stage} needs stage {number}, which is not complete in {parent.folder}; run: papermill "
-            f"0{number}_train_stage{number}.ipynb out.ipynb -p dataset {name} -p seed {settings.seed}{more}"
-        )
-    return parent
+    return complete_run(replace(settings, stage=VARIANTS[settings.variant].stages[before]), runs)
+
+
+def lineage(run: Run, runs: str | Path) -> list[Run]:
+    """The run and those it stands on, stage 1 first."""
+    parent = parent_of(run.settings, rooted(runs))
+    return [*(lineage(parent, runs) if parent else ()), run]
 
 
 def literal_attention(settings: Settings) -> bool:

@@ -19,20 +19,21 @@ def load(name: str, *, source: str | Path | None = None, data: str | Path, parti
     """The data set `name`: one of NAMES, or the path of the user's own CSV (table.py).
 
     source: of a real data set: an unpacked folder, an archive, or a folder of the official archives; without
-        it an earlier copy below `data` is read, else it is downloaded. partial: take a part of MIRFlickr.
+        it an earlier copy below `data` is read, else it is downloaded.
+    partial: take those of MIRFlickr's images that are there, or a tenth of the scenes.
     Relative paths start at the project's root. StudyError on an unknown name, and as the readers raise it.
     """
     source, own = rooted(source) if source else None, name.endswith(".csv")
     if source and (own or name == "scenes"):
         raise StudyError(f"{name} takes no source; leave out -p source, or name a real data set by -p dataset")
-    if partial and name not in mirflickr.LABELS:
-        raise StudyError(f"{name} is not read in part; leave out -p partial, which is for MIRFlickr")
+    if partial and name not in (*mirflickr.LABELS, "scenes"):
+        raise StudyError(f"{name} is not read in part; leave out -p partial, which is for MIRFlickr and scenes")
     if own and Path(name).stem in (*NAMES, "mirflickr"):
         raise StudyError(f"{name} would share the folders of the study's {Path(name).stem}; rename the file")
     if own:
         return table.load(rooted(name))
     if name == "scenes":
-        return scenes.load()
+        return scenes.load(**(scenes.TENTH if partial else {}))
     if name == "voc2007":
         return voc2007.load(source=source, data=rooted(data))
     if name in mirflickr.LABELS:

@@ -11,6 +11,7 @@ from PIL import Image
 from attnsem import StudyError
 from attnsem.datasets.dataset import BOX_COLUMNS, Dataset, fingerprint
 
+TENTH = {"train": 200, "val": 50, "test": 100}
 GENERATOR = "scenes 1"  # to be raised when any pixel or label changes
 
 

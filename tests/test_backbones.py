@@ -1,0 +1,163 @@
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torchvision
+
+from attnsem import StudyError
+from attnsem.backbones import build
+
+WEIGHTS = Path(__file__).parents[2] / "shared/weights"
+MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+
+
+@pytest.fixture
+def images():
+    return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def real(name):
+    path = WEIGHTS / name
+    return pytest.param(path, marks=pytest.mark.skipif(not path.exists(), reason=f"no {path}"))
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "stride", "layers"),
+    [
+        ("densenet121", 1024, 32, "classifier"),
+        ("resnet18", 512, 32, "fc"),
+        ("mobilenet_v2", 1280, 32, "classifier"),
+        ("vgg11", 512, 32, None),
+    ],
+)
+def test_torchvision_trunk_is_torchvisions_own(tmp_path, images, name, channels, stride, layers):
+    """Pooled features through the network's own last layers give the network's own output."""
+    net = torchvision.models.get_model(name).eval()
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    backbone = build(name, str(tmp_path / "net.pth")).eval()
+    assert (backbone.channels, backbone.stride) == (channels, stride)
+    with torch.inference_mode():
+        features = backbone(images)
+        assert features.shape == (2, channels, 64 // stride, 64 // stride)
+        if layers:
+            pooled = getattr(net, layers)(features.mean((2, 3)))
+            assert torch.allclose(pooled, net((images - MEAN) / STD), atol=1e-5)
+
+
+def test_densenet_small(images):
+    backbone = build("densenet_small")
+    assert backbone(images).shape == (2, backbone.channels, 8, 8) and backbone.stride == 8
+
+
+@pytest.mark.parametrize("path", [real("squeezenet1_1.pth")])
+def test_real_squeezenet(path, images):
+    backbone, net = build("squeezenet1_1", str(path)).eval(), torchvision.models.squeezenet1_1().eval()
+    net.load_state_dict(torch.load(path, weights_only=True))
+    with torch.inference_mode():
+        assert torch.equal(backbone(images), net.features((images - MEAN) / STD))
+    assert backbone.channels == 512
+
+
+@pytest.mark.parametrize("path", [real("legacy_xception_to_block12.pth")])
+def test_real_xception_has_the_papers_shape(path):
+    backbone = build("legacy_xception", str(path)).eval()
+    with torch.inference_mode():
+        features = backbone(torch.rand(1, 3, 448, 448))
+    assert features.shape == (1, 1024, 14, 14) and features.min() == 0
+    assert backbone.mean.flatten().tolist() == backbone.std.flatten().tolist() == [0.5] * 3
+
+
+def test_xception_is_cut_after_block12(images):
+    net = timm.create_model("legacy_xception").eval()
+    backbone = build("legacy_xception").eval()
+    backbone.trunk.net.load_state_dict(
+        {k: v for k, v in net.state_dict().items() if k in backbone.trunk.net.state_dict()}
+    )
+    seen = []
+    net.block12.register_forward_hook(lambda module, inputs, output: seen.append(output.relu()))
+    with torch.inference_mode():
+        net((images - 0.5) / 0.5)
+        assert torch.allclose(backbone(images), seen[0], atol=1e-5)
+
+
+def test_timm_by_name(images):
+    backbone = build("resnet10t")
+    assert backbone(images).shape == (2, backbone.channels, 64 // backbone.stride, 64 // backbone.stride)
+
+
+def test_the_users_own(tmp_path, monkeypatch, images):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Conv2d):\n    channels, stride, mean, std = 6, 16, (0, 0, 0), (1, 1, 1)\n"
+        "def net():\n    return Net(3, 6, 16, 16)\n"
+        "def bare():\n    return torch.nn.Conv2d(3, 6, 16)\n"
+    )
+    backbone = build("mine:net")
+    assert backbone(images).shape == (2, 6, 4, 4)
+    torch.save(backbone.trunk.state_dict(), tmp_path / "mine.pth")
+    assert torch.equal(build("mine:net", str(tmp_path / "mine.pth"))(images), backbone(images))
+    for name, word in (("mine:bare", "channels"), ("mine:other", "other"), ("nowhere:net", "nowhere")):
+        with pytest.raises(StudyError, match=word):
+            build(name)
+
+
+def test_densenets_old_key_names(tmp_path, images):
+    """torchvision's published file still says norm.1 where its module says norm1."""
+    net = torchvision.models.densenet121()
+    old = {
+        k.replace("norm1", "norm.1").replace("norm2", "norm.2").replace("conv1", "conv.1").replace("conv2", "conv.2")
+        if "denselayer" in k
+        else k: v
+        for k, v in net.state_dict().items()
+    }
+    assert old.keys() != net.state_dict().keys()
+    torch.save(old, tmp_path / "old.pth")
+    backbone = build("densenet121", str(tmp_path / "old.pth")).eval()
+    with torch.inference_mode():
+        assert torch.allclose(backbone(images), net.eval().features((images - MEAN) / STD).relu(), atol=1e-5)
+
+
+def test_weights_of_another_network(tmp_path):
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pth")
+    with pytest.raises(StudyError) as caught:
+        build("squeezenet1_1", str(tmp_path / "resnet18.pth"))
+    for words in ("resnet18.pth", "features.0.weight is missing", "conv1.weight is unexpected"):
+        assert words in str(caught.value)
+
+
+def test_weights_of_another_shape(tmp_path):
+    state = torchvision.models.resnet18().state_dict() | {"layer1.0.conv1.weight": torch.zeros(1)}
+    torch.save(state, tmp_path / "odd.pth")
+    with pytest.raises(StudyError, match=r"layer1\.0\.conv1\.weight has another shape"):
+        build("resnet18", str(tmp_path / "odd.pth"))
+
+
+class Hostile:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return self.path.touch, ()
+
+
+def test_a_file_that_would_run_code(tmp_path):
+    torch.save({"features.0.weight": Hostile(tmp_path / "was_here")}, tmp_path / "hostile.pth")
+    with pytest.raises(StudyError, match=r"hostile\.pth is no file of plain tensors"):
+        build("squeezenet1_1", str(tmp_path / "hostile.pth"))
+    assert not (tmp_path / "was_here").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "message"),
+    [
+        ("densenet9", "none", "unknown backbone 'densenet9'"),
+        ("squeezenet1_1", "nowhere.pth", r"no weight file nowhere\.pth"),
+        ("densenet_small", "imagenet", "no ImageNet weights"),
+        ("vit_b_16", "none", "VisionTransformer has no convolutional trunk"),
+    ],
+)
+def test_what_cannot_be_had(name, weights, message):
+    with pytest.raises(StudyError, match=message):
+        build(name, weights)

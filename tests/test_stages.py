@@ -1,0 +1,301 @@
+"""The four stages on a tiny `scenes`: what learns, what stands still, and what interruption and tampering do."""
+
+import json
+import multiprocessing
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from attnsem import StudyError, metrics, stages, training
+from attnsem.arrays import Prepared, prepare
+from attnsem.datasets import scenes
+from attnsem.paper import settings
+from attnsem.results import labels_table, parts_table, stages_table
+from attnsem.runs import held
+
+QUICK = {"dataset": "scenes", "epochs": 2, "lr_step": 1, "batch_size": 8, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, scenes_data):
+    """The four stages of `proposed`, trained once."""
+    folder = tmp_path_factory.mktemp("runs")
+    for stage in (1, 2, 3, 4):
+        stages.train(stage, **QUICK, data=scenes_data, runs=folder)
+    return folder
+
+
+@pytest.fixture
+def train(tmp_path, runs, scenes_data):
+    """Trains a stage in a copy of the four, without that stage unless it is to be kept."""
+    folder = tmp_path / "runs"
+
+    def train(stage, *, keep=False, **changed):
+        if not folder.exists():
+            shutil.copytree(runs, folder)
+        if not keep:
+            for path in folder.glob(f"scenes/*/seed0/stage{stage}"):
+                shutil.rmtree(path)
+        return stages.train(stage, **QUICK | {"data": scenes_data, "runs": folder} | changed)
+
+    return train
+
+
+def run_of(runs, stage):
+    return stages.complete_run(settings(stage, dataset="scenes"), runs)
+
+
+def state_of(runs, stage):
+    return run_of(runs, stage).state()
+
+
+STANDS = {2: ("backbone.", "classifier."), 3: ("backbone.", "classifier.", "attention."), 4: ()}
+
+
+@pytest.mark.parametrize("stage", [2, 3, 4])
+def test_frozen_weights_and_statistics_stay_bit_for_bit(runs, stage):
+    before, after = state_of(runs, stage - 1), state_of(runs, stage)
+    frozen = {key for key in before if key.startswith(STANDS[stage])}
+    assert any("running_mean" in key for key in frozen) or not frozen
+    assert all(torch.equal(before[key], after[key]) for key in frozen)
+    unused = "attention.confidence."  # ŷ does not depend on S unless the gate is `confidence`
+    learnt = [key for key in after if key not in frozen and key in before and not key.startswith(unused)]
+    assert all(not torch.equal(before[key], after[key]) for key in learnt)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3, 4])
+def test_a_run_leaves_what_the_contract_names(runs, stage):
+    run = run_of(runs, stage)
+    names = {path.name for path in run.folder.iterdir()} - {".lock"}
+    assert names == {"checkpoint.pt", "history.csv", "metrics.json", "scores.npz", "manifest.json"}
+    assert list(run.history["epoch"]) == [1, 2] and run.history["loss"].gt(0).all()
+    wanted = {
+        "parameters",
+        "git",
+        "versions",
+        "device",
+        "data_fingerprint",
+        "parent_sha256",
+        "seconds",
+        "peak_memory_gib",
+    }
+    assert wanted <= run.manifest.keys()
+    assert ("alpha" in run.history) == (stage > 2)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3, 4])
+def test_scores_are_those_of_the_checkpoint_and_give_the_metrics(runs, scenes_data, stage):
+    run, prepared = run_of(runs, stage), Prepared.load("scenes", scenes_data)
+    found, network = run.scores(), stages.load(run)
+    with torch.inference_mode():
+        images = prepared.images("test", 64)[np.arange(32)].permute(0, 3, 1, 2).float() / 255
+        output = network(images)
+    scored = getattr(output, stages.SCORED[stage]).numpy()
+    assert found["scores"] == pytest.approx(scored, abs=1e-4)
+    assert tuple(found["ids"]) == prepared.ids("test") and tuple(found["labels"]) == prepared.labels
+    assert (found["targets"] == prepared.targets("test")).all()
+    kept = json.loads((run.folder / "metrics.json").read_text())
+    assert kept["mAP"] == pytest.approx(100 * metrics.mean_average_precision(found["targets"], found["scores"]))
+    assert len(kept["readings"]) == 9
+
+
+def test_stage_2_has_stage_1s_baseline_and_stage_4_its_own(runs):
+    baselines = [run_of(runs, stage).scores()["baseline"] for stage in (1, 2, 3, 4)]
+    assert baselines[1] == pytest.approx(baselines[0], abs=1e-4)
+    assert baselines[2] == pytest.approx(baselines[0], abs=1e-4)
+    assert np.abs(baselines[3] - baselines[0]).max() > 1e-3
+
+
+def test_tables_come_from_score_files(runs):
+    last = run_of(runs, 4)
+    table = stages_table(stages.lineage(last, runs))
+    assert list(table.index) == ["stage 1", "stage 2", "stage 3", "stage 4"] and table.shape[1] == 9
+    assert list(parts_table(last).index) == ["y′", "ŷ_att", "ỹ", "ŷ"]
+    found = last.scores()
+    ap = metrics.average_precision(found["targets"], found["semantic"])
+    assert labels_table(last).loc["ỹ", list(found["labels"])].to_numpy() == pytest.approx(100 * ap, nan_ok=True)
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3, 4])
+def test_an_interrupted_stage_ends_bit_for_bit_like_another(runs, train, monkeypatch, stage):
+    epoch = training.train_epoch
+
+    def stopped(*args):
+        if args[-1] == 1:
+            raise Interrupted
+        return epoch(*args)
+
+    monkeypatch.setattr(training, "train_epoch", stopped)
+    with pytest.raises(Interrupted):
+        train(stage)
+    monkeypatch.undo()
+    resumed, whole = train(stage, keep=True), run_of(runs, stage)
+    for key, tensor in whole.state().items():
+        assert torch.equal(tensor, resumed.state()[key]), key
+    assert (resumed.folder / "history.csv").read_bytes() == (whole.folder / "history.csv").read_bytes()
+    assert (resumed.scores()["scores"] == whole.scores()["scores"]).all()
+
+
+def test_a_complete_stage_is_not_run_again(train, capsys):
+    first = train(1).manifest
+    capsys.readouterr()
+    assert train(1, keep=True).manifest == first
+    assert "is complete" in capsys.readouterr().out
+
+
+def test_another_parameter_is_refused(train):
+    with pytest.raises(StudyError, match=r"holds a run with lr 0\.02, not 0\.5; delete that folder"):
+        train(1, keep=True, lr=0.5)
+
+
+def test_a_changed_parent_is_refused(train):
+    train(1, lr=0.5)
+    with pytest.raises(StudyError, match="its parent stage has changed since"):
+        train(2, keep=True)
+
+
+def test_a_resume_state_of_other_parameters_is_refused(train, monkeypatch):
+    monkeypatch.setattr(stages, "evaluate", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(1)
+    monkeypatch.undo()
+    with pytest.raises(StudyError, match=r"holds a run with momentum 0\.9, not 0\.8"):
+        train(1, keep=True, momentum=0.8)
+
+
+@pytest.mark.parametrize(
+    ("stage", "changed", "words"),
+    [
+        (2, {"seed": 7}, ["stage 1 is not complete", "01_train_stage1.ipynb", "-p dataset scenes -p seed 7"]),
+        (3, {"seed": 7}, ["stage 2 is not complete", "02_train_stage2.ipynb"]),
+        (4, {"gate": "logits"}, ["stage 3 is not complete", "-p variant proposed -p gate logits -p runs"]),
+    ],
+)
+def test_a_missing_parent_names_notebook_and_parameters(train, stage, changed, words):
+    with pytest.raises(StudyError) as caught:
+        train(stage, **changed)
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_variants_share_stages(train, runs):
+    run = train(3, variant="se1_conv4", gate="confidence")
+    assert run.folder.parts[-3:] == ("se1_conv4-confidence", "seed0", "stage3")
+    assert run.manifest["parent_sha256"] == run_of(runs, 2).manifest["checkpoint_sha256"]
+    se = train(3, variant="se", keep=True)
+    assert se.manifest["parent_sha256"] == run_of(runs, 1).manifest["checkpoint_sha256"]
+
+
+def test_the_literal_objective_leaves_the_attention_as_it_was(train):
+    """Nothing but weight decay moves conv_att: with none, its weights stay what they were drawn."""
+    run = train(2, attention_objective="literal", weight_decay=0.0)
+    assert run.folder.parts[-3] == "attention-literal"
+    drawn, trained = stages.network_of(run.settings, 10).state_dict(), run.state()
+    weights = [
+        key for key in trained if key.startswith("attention.conv_att") and key.endswith(("0.weight", "2.weight"))
+    ]
+    assert len(weights) == 3
+    assert all((drawn[key] - trained[key]).abs().max() < 1e-7 for key in weights)
+    assert (drawn["semantic.classifier.fc.bias"] - trained["semantic.classifier.fc.bias"]).abs().max() > 1e-4
+
+
+def test_a_tampered_or_lost_checkpoint_is_refused(train, runs):
+    run = train(1)
+    content = bytearray(run.checkpoint.read_bytes())
+    content[len(content) // 2] ^= 1
+    run.checkpoint.write_bytes(content)
+    for _ in range(2):
+        with pytest.raises(StudyError, match=r"checkpoint\.pt is not the file its manifest names"):
+            train(2)
+        run.checkpoint.unlink(missing_ok=True)
+
+
+def test_a_resume_state_that_would_run_code_is_refused(train, tmp_path):
+    run = train(1)
+    run.folder.joinpath("manifest.json").unlink()
+    torch.save({"network": Path}, run.resume)
+    with pytest.raises(StudyError, match=r"resume\.pt is no file of plain tensors"):
+        train(1, keep=True)
+
+
+def test_a_checkpoint_of_another_state_of_the_data_is_refused(tmp_path, runs):
+    other = tmp_path / "data"
+    prepare(scenes.load(seed=1, train=8, val=4, test=8), data=other, train_size=72, image_size=64)
+    with pytest.raises(StudyError, match="was trained on another state of scenes"):
+        stages.train(2, **QUICK | {"epochs": 1}, data=other, runs=runs)
+
+
+def test_data_that_is_not_prepared(tmp_path):
+    with pytest.raises(StudyError, match=r"scenes is not prepared .* run: papermill 00_prepare_data\.ipynb"):
+        stages.train(1, **QUICK, data=tmp_path, runs=tmp_path)
+
+
+def hold(folder, ready, stop):
+    with held(folder):
+        ready.set()
+        stop.wait()
+
+
+def test_a_folder_that_another_process_writes_to(tmp_path, scenes_data):
+    context = multiprocessing.get_context("spawn")
+    ready, stop = context.Event(), context.Event()
+    folder = tmp_path / "scenes/densenet/seed0/stage1"
+    other = context.Process(target=hold, args=(folder, ready, stop))
+    other.start()
+    assert ready.wait(60)
+    try:
+        with pytest.raises(StudyError, match="stage1 is being written by another process"):
+            stages.train(1, **QUICK, data=scenes_data, runs=tmp_path)
+    finally:
+        stop.set()
+        other.join()
+
+
+@pytest.fixture
+def own_data(tmp_path, scenes_data):
+    """A copy of the prepared data, to write features to."""
+    return shutil.copytree(scenes_data, tmp_path / "data")
+
+
+def test_cached_features_are_those_of_the_backbone(train, runs, own_data):
+    whole, cached = run_of(runs, 2), train(2, feature_cache=2, data=own_data)
+    difference = np.abs(cached.scores()["baseline"] - whole.scores()["baseline"]).max()
+    assert 0 < difference < 2e-2  # float16
+    files = {path: path.stat().st_mtime_ns for path in own_data.glob("features/scenes/*.npy")}
+    assert len(files) == 2
+    train(3, feature_cache=2, data=own_data, keep=True, gate="logits")
+    assert {path: path.stat().st_mtime_ns for path in own_data.glob("features/scenes/*.npy")} == files
+
+
+def test_a_linear_classifier_on_frozen_features(train, own_data):
+    run = train(1, train_backbone=False, feature_cache=1, data=own_data)
+    drawn, trained = stages.network_of(run.settings, 10).state_dict(), run.state()
+    assert all(torch.equal(drawn[key], trained[key]) for key in drawn if key.startswith("backbone."))
+    assert not torch.equal(drawn["classifier.fc.weight"], trained["classifier.fc.weight"])
+
+
+def test_a_loss_that_is_not_finite_stops_the_stage(train):
+    with pytest.raises(StudyError, match=r"the loss of stage 1 is (nan|inf) in epoch 1; .*smaller lr than"):
+        train(1, lr=1e30)
+
+
+def test_evaluation_on_val_and_every_epoch(train):
+    run = train(1, train_split="train", test_split="val", evaluate_every=1)
+    assert len(run.scores()["ids"]) == 8
+    assert run.history["mAP"].iloc[-1] == pytest.approx(json.loads((run.folder / "metrics.json").read_text())["mAP"])
+
+
+def test_history_is_written_each_epoch(train, monkeypatch):
+    seen, saved = [], training.save
+    monkeypatch.setattr(
+        training, "save", lambda *args: (saved(*args), seen.append(len(pd.read_csv(args[3].folder / "history.csv"))))
+    )
+    train(1)
+    assert seen == [1, 2]
