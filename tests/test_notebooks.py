@@ -1,0 +1,96 @@
+"""Every notebook under papermill, with the cells a user runs, on a tenth of `scenes`."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import papermill
+import pytest
+from PIL import Image
+
+from attnsem.datasets import read_image, scenes
+from attnsem.paper import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Folders and executed notebooks, all below a folder with a space and a letter that is not ASCII."""
+    home = tmp_path_factory.mktemp("my stüdy")
+    (home / "photos").mkdir()
+    scenes.draw("scene00003", seed=5).save(home / "photos/a.png")
+    Image.new("L", (50, 30), 99).save(home / "photos/grey.jpg")
+    (home / "photos/notes.txt").write_text("no image")
+    places = {"data": home / "data", "runs": home / "runs", "figures": home / "figures", "out": home / "predictions"}
+    given = {"partial": True, "epochs": 1, "photos": home / "photos"} | places
+    executed = {}
+    for path in NOTEBOOKS:
+        takes = papermill.inspect_notebook(path)
+        own = {
+            name: value if name in ("partial", "epochs") else str(value)
+            for name, value in given.items()
+            if name in takes
+        }
+        executed[path.stem] = papermill.execute_notebook(path, home / path.name, own, cwd=home, progress_bar=False)
+    return home, executed
+
+
+def outputs(notebook):
+    return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_shows_what_it_promises(study, path):
+    executed = study[1][path.stem]
+    data = [output.get("data", {}) for output in outputs(executed)]
+    assert any("image/png" in shown for shown in data)
+    last = data[-1]["text/plain"]
+    for word in ("parameters", "git", "versions", "device", "data_fingerprint", "seconds", "peak_memory_gib", "seed"):
+        assert f"'{word}'" in last
+    assert not [o for o in outputs(executed) if o.get("name") == "stderr" and "Warning" in o["text"]]
+
+
+def test_leaves_figures_runs_and_predictions(study):
+    home, _ = study
+    for name in ("labels.svg", "examples.png", "attention_proposed_stage4.png"):
+        assert (home / "figures/scenes" / name).stat().st_size > 1000
+    assert len(list((home / "runs/scenes").glob("*/seed0/stage?/learning_curves.svg"))) == 4
+    table = pd.read_csv(home / "predictions/probabilities.csv", index_col="image")
+    assert list(table.index) == ["a.png", "grey.jpg"] and tuple(table.columns) == scenes.LABELS
+    assert table.gt(0).all(axis=None) and table.lt(1).all(axis=None)
+    assert read_image(home / "predictions/grey.jpg.png").width > 500
+
+
+def test_says_which_file_it_left_out(study):
+    printed = "".join(output.get("text", "") for output in outputs(study[1]["11_predict"]))
+    assert "left out" in printed and "notes.txt cannot be read as an image" in printed
+
+
+@pytest.mark.parametrize("folder", [ROOT / "notebooks", ROOT, Path("/")])
+def test_the_users_command_from_any_folder(tmp_path, folder):
+    """papermill 03_train_stage3.ipynb out.ipynb -p dataset mirflickr38: here its parent is missing."""
+    notebook = "03_train_stage3.ipynb" if folder.name == "notebooks" else ROOT / "notebooks/03_train_stage3.ipynb"
+    command = [sys.executable, "-m", "papermill", notebook, tmp_path / "out.ipynb", "-p", "dataset", "mirflickr38"]
+    done = subprocess.run([*command, "-p", "runs", tmp_path], cwd=folder, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "StudyError: stage 2 is not complete in" in done.stderr
+    assert "run: papermill 02_train_stage2.ipynb out.ipynb -p dataset mirflickr38 -p seed 0" in done.stderr
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_is_stored_as_the_project_keeps_notebooks(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    assert notebook.cells[0].source.startswith(f"# {path.stem[:2]} ") and "Reads" in notebook.cells[0].source
+    assert "parameters" in notebook.cells[2].metadata.tags and len(code) > 3
+    for parameter in papermill.inspect_notebook(path).values():
+        assert parameter["help"] and parameter["inferred_type_name"] in ("str", "int", "float", "bool"), parameter
+
+
+def test_there_are_the_spines_notebooks():
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["00", "01", "02", "03", "04", "09", "11"]

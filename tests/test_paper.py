@@ -1,0 +1,57 @@
+import pytest
+
+from attnsem import StudyError
+from attnsem.paper import inherit, settings
+
+
+def test_defaults_are_the_papers():
+    paper = settings(1, dataset="voc2007")
+    assert (paper.lr, paper.lr_step, paper.lr_drop, paper.momentum) == (0.001, 30, 0.1, 0.9)
+    assert (paper.weight_decay, paper.batch_size, paper.train_size, paper.image_size) == (0.0005, 24, 512, 448)
+    assert (paper.backbone, paper.weights, paper.gate, paper.train_split) == (
+        "densenet121",
+        "imagenet",
+        "literal",
+        "trainval",
+    )
+
+
+def test_none_is_the_default_of_the_data_set():
+    assert settings(2, dataset="scenes", epochs=None, lr=None) == settings(2, dataset="scenes")
+    assert settings(2, dataset="scenes").backbone == "densenet_small"
+    assert settings(2, dataset="scenes", lr=1).lr == 1.0
+    assert settings(1, dataset="my/own set.csv").dataset == "own set"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"epoch": 3}, "unknown parameter 'epoch'; did you mean 'epochs'"),
+        ({"frobnicate": 3}, "unknown parameter 'frobnicate'$"),
+        ({"epochs": "3"}, "epochs must be int, not '3'"),
+        ({"epochs": True}, "epochs must be int, not True"),
+        ({"epochs": 0}, "epochs must be above 0, not 0"),
+        ({"lr": -0.1}, "lr must be above 0"),
+        ({"seed": -1}, "seed must be 0 or more"),
+        ({"variant": "proposal"}, "variant must be one of densenet, att, se, proposed"),
+        ({"gate": "open"}, "gate must be one of literal, logits, confidence, not 'open'"),
+        ({"test_split": "trainval"}, "test_split must be one of val, test"),
+        ({"train_size": 300}, "train_size 300 is smaller than the crop, image_size 448"),
+        ({"variant": "se"}, "variant se has no stage 2, only 1, 3, 4"),
+    ],
+)
+def test_wrong_parameters_are_refused(given, message):
+    with pytest.raises(StudyError, match=message):
+        settings(2, dataset="voc2007", **given)
+
+
+def test_wrong_stage():
+    with pytest.raises(StudyError, match="stage must be one of 1, 2, 3, 4, not 5"):
+        settings(5, dataset="scenes")
+
+
+def test_a_later_stage_takes_what_the_run_decided_in_stage_1():
+    parent = settings(1, dataset="voc2007", backbone="squeezenet1_1", image_size=224, lr=0.1, test_split="val")
+    child = inherit(settings(3, dataset="voc2007"), parent)
+    assert (child.backbone, child.image_size, child.test_split) == ("squeezenet1_1", 224, "val")
+    assert (child.lr, child.stage) == (0.001, 3)
