@@ -39,14 +39,7 @@ class Features:
 
 
 def cached(
-    fabric: Fabric,
-    backbone: nn.Module,
-    prepared: Prepared,
-    split: str,
-    settings: Settings,
-    *,
-    views: int,
-    data: Path,
+    fabric: Fabric, backbone: nn.Module, prepared: Prepared, split: str, settings: Settings, *, views: int, data: Path
 ) -> Features:
     """The split's features: `views` augmented ones of training images, or (views=0) the whole test images.
 

@@ -62,8 +62,10 @@ def learning_curves(history: pd.DataFrame) -> Figure:
 
 
 def _mark_lr_drops(ax: Axes, history: pd.DataFrame) -> None:
-    lr = history.get("lr", pd.Series(dtype=float))
-    for epoch, rate in zip(history["epoch"][lr < lr.shift() / 2], lr[lr < lr.shift() / 2], strict=True):
+    if "lr" not in history:
+        return
+    dropped = history[history["lr"] < history["lr"].shift() / 2]
+    for epoch, rate in zip(dropped["epoch"], dropped["lr"], strict=True):
         ax.axvline(epoch - 0.5, color="grey", linestyle=":", linewidth=1)
         ax.annotate(f"lr {rate:.0e}", (epoch - 0.5, 1), xycoords=("data", "axes fraction"), rotation=90,
                     xytext=(2, -2), textcoords="offset points", va="top", color="dimgrey")  # fmt: skip

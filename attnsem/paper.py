@@ -75,13 +75,7 @@ class Settings:
     precision: str = "32-true"  # ours
 
 
-SCENES = {
-    "backbone": "densenet_small",
-    "weights": "none",
-    "train_size": 72,
-    "image_size": 64,
-    "evaluate_every": 1,
-}
+SCENES = {"backbone": "densenet_small", "weights": "none", "train_size": 72, "image_size": 64, "evaluate_every": 1}
 SCENES_STAGE = {
     1: {"epochs": 10, "lr": 0.02, "lr_step": 7},
     2: {"epochs": 4, "lr": 0.02, "lr_step": 3},

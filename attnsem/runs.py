@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import platform
 import resource
 import subprocess
@@ -94,12 +95,20 @@ def held(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def processor() -> str:
+    """The CPU's name, on systems that tell it, and how many cores there are."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+
+
 def environment(device: torch.device | str = "cpu") -> dict:
     """Git revision, versions and device, for a manifest."""
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
     described = subprocess.run(git, capture_output=True, text=True, check=False)
     device = torch.device(device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "git": described.stdout.strip() or "no git checkout",
         "python": platform.python_version(),
@@ -190,11 +199,3 @@ def read_scores(path: Path) -> dict[str, np.ndarray]:
             return dict(arrays)
     except (OSError, ValueError, EOFError) as error:
         raise StudyError(f"{path} is no score file ({error}); evaluate its stage again") from error
-
-
-def record(run: Run, results: Path) -> Path:
-    """Copies what is small and worth committing of a complete stage to results/; returns the folder."""
-    kept = results / Path(*run.folder.parts[-4:])
-    for name in ("manifest.json", "history.csv", "metrics.json", "scores.npz"):
-        write(kept / name, lambda partial, name=name: partial.write_bytes((run.folder / name).read_bytes()))
-    return kept

@@ -13,17 +13,7 @@ from attnsem.arrays import Prepared
 from attnsem.features import cached
 from attnsem.model import Network
 from attnsem.paper import VARIANTS, Settings, Variant
-from attnsem.runs import (
-    Run,
-    checksum,
-    cost,
-    environment,
-    held,
-    rooted,
-    write,
-    write_arrays,
-    write_json,
-)
+from attnsem.runs import Run, checksum, cost, environment, held, rooted, write, write_arrays, write_json
 from attnsem.training import Progress, Split, evaluate, fit, refuse_other
 
 TRAINED = {
@@ -37,12 +27,7 @@ FIRST_OF = {3: ("semantic.", "fusion.")}  # parts that a stage starts anew, what
 
 
 def train(
-    stage: int,
-    *,
-    runs: str | Path = "runs",
-    data: str | Path = "data",
-    device: str = "auto",
-    **parameters: object,
+    stage: int, *, runs: str | Path = "runs", data: str | Path = "data", device: str = "auto", **parameters: object
 ) -> Run:
     """Trains and evaluates a stage, or gives the complete run with the same parameters; resumes if interrupted.
 
@@ -144,14 +129,7 @@ def load(run: Run) -> Network:
 
 
 def run_stage(
-    settings: Settings,
-    run: Run,
-    parent: Run | None,
-    prepared: Prepared,
-    origin: dict,
-    *,
-    data: Path,
-    device: str,
+    settings: Settings, run: Run, parent: Run | None, prepared: Prepared, origin: dict, *, data: Path, device: str
 ) -> None:
     fabric = Fabric(accelerator=device, devices=1, precision=settings.precision)
     network = network_of(settings, len(prepared.labels), parent.state() if parent else None)

@@ -170,11 +170,7 @@ def evaluate(fabric: Fabric, model: nn.Module, network: Network, split: Split) -
 
 
 def save(network: Network, optimizer: torch.optim.Optimizer, progress: Progress, run: Run, origin: dict) -> None:
-    state = {
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "progress": asdict(progress),
-    }
+    state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "progress": asdict(progress)}
     write(run.resume, lambda partial: torch.save(state | {"origin": origin}, partial))
     write(
         run.folder / "history.csv",

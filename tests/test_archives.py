@@ -115,12 +115,7 @@ def test_member_outside(tmp_path, make, suffix, name):
 
 @pytest.mark.parametrize(
     ("kind", "target"),
-    [
-        (tarfile.SYMTYPE, "a.txt"),
-        (tarfile.LNKTYPE, "set/a.txt"),
-        (tarfile.CHRTYPE, ""),
-        (tarfile.FIFOTYPE, ""),
-    ],
+    [(tarfile.SYMTYPE, "a.txt"), (tarfile.LNKTYPE, "set/a.txt"), (tarfile.CHRTYPE, ""), (tarfile.FIFOTYPE, "")],
 )
 def test_tar_member_of_another_kind(tmp_path, kind, target):
     source = make_tar(tmp_path / "x.tar", FILES, members=[special("set/odd", kind, target)])
@@ -218,12 +213,7 @@ def test_no_source_answers(pair, tmp_path):
     wrong = Archive("two.zip", (two.as_uri(),), "1" * 32)
     with pytest.raises(StudyError) as caught:
         locate(finder, [*official(one), missing, wrong], None, tmp_path / "data")
-    for words in (
-        "missing.tar (MD5 0000",
-        "one.tar (MD5 none published)",
-        "the published one is 1111",
-        "-p source",
-    ):
+    for words in ("missing.tar (MD5 0000", "one.tar (MD5 none published)", "the published one is 1111", "-p source"):
         assert words in str(caught.value)
     assert not (tmp_path / "data/two.zip").exists()
 

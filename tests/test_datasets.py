@@ -123,14 +123,7 @@ def test_voc_from_lists_or_annotations_alone(voc, tmp_path):
 
 def test_voc_lists_and_annotations_disagree(voc, tmp_path):
     (voc / "ImageSets/Main/dog_test.txt").write_text("000003 -1\n000004  1\n")
-    refused(
-        "image 000004, label dog",
-        "the list says 1",
-        "Annotations -1",
-        name="voc2007",
-        source=voc,
-        data=tmp_path,
-    )
+    refused("image 000004, label dog", "the list says 1", "Annotations -1", name="voc2007", source=voc, data=tmp_path)
 
 
 def test_voc_missing_files(voc, tmp_path):
@@ -207,11 +200,7 @@ def lay_out(folder, numbers, lists):
 def flickr(tmp_path):
     """30 images: 21 to 50, im50 without a label; 49 is in the strict list of people only; 7 is not there."""
     lists = {"sky": range(21, 49), "people": [7, 22], "people_r1": [22, 49], "water": [25_000]}
-    return {
-        "name": "mirflickr38",
-        "source": lay_out(tmp_path / "part", range(21, 51), lists),
-        "data": tmp_path,
-    }
+    return {"name": "mirflickr38", "source": lay_out(tmp_path / "part", range(21, 51), lists), "data": tmp_path}
 
 
 def test_mirflickr_labels():
@@ -407,10 +396,7 @@ def test_published_checksums():
     """VOC's as torchvision has them, and MIRFlickr's as its page prints it."""
     theirs = [DATASET_YEAR_DICT[year]["md5"] for year in ("2007", "2007-test")]
     assert [archive.md5 for archive in voc2007.ARCHIVES] == theirs
-    assert [archive.md5 for archive in mirflickr.ARCHIVES] == [
-        "A23D0A8564EE84CDA5622A6C2F947785".lower(),
-        None,
-    ]
+    assert [archive.md5 for archive in mirflickr.ARCHIVES] == ["A23D0A8564EE84CDA5622A6C2F947785".lower(), None]
 
 
 def test_published_split(flickr, tmp_path):

@@ -10,15 +10,7 @@ from attnsem.datasets.dataset import BOX_COLUMNS, Dataset
 from attnsem.datasets.images import of_files, read_image
 
 SPLITS = ("train", "val", "test")
-VALUES = {
-    "1": 1,
-    "0": 0,
-    "-1": -1,
-    "": -1,
-    "1.0": 1,
-    "0.0": 0,
-    "-1.0": -1,
-}  # pandas writes 1.0 beside empty cells
+VALUES = {"1": 1, "0": 0, "-1": -1, "": -1, "1.0": 1, "0.0": 0, "-1.0": -1}  # pandas writes 1.0 beside empty cells
 
 
 def load(path: Path) -> Dataset:

@@ -1,0 +1,92 @@
+"""Each function returns a Figure that draws, shows nothing, and says what it must say."""
+
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from attnsem.figures import (
+    AttendedImage,
+    attention_over_images,
+    example_images,
+    label_bars,
+    label_distribution,
+    learning_curves,
+    predictions,
+)
+
+IMAGE = np.zeros((32, 48, 3), np.uint8)
+BOX = ("cat", 0.25, 0.5, 0.75, 1.0)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_open():
+    yield
+    assert not plt.get_fignums()
+
+
+def drawn(figure):
+    assert isinstance(figure, Figure)
+    figure.savefig(io.BytesIO(), format="png")
+    return figure
+
+
+def words(figure):
+    return " ".join(text.get_text() for text in figure.findobj(match=lambda artist: hasattr(artist, "get_text")))
+
+
+def test_learning_curves_show_what_the_history_has():
+    history = pd.DataFrame({"epoch": [1, 2, 3], "loss": [3.0, 2, 1], "lr": [0.1, 0.1, 0.01], "mAP": [np.nan, 50, 60]})
+    figure = drawn(learning_curves(history))
+    assert [ax.get_ylabel() for ax in figure.axes] == ["training loss", "mAP (%)"]
+    assert figure.axes[1].lines[0].get_xydata().tolist() == [[2, 50], [3, 60]]
+    assert figure.axes[0].lines[-1].get_xdata() == [2.5, 2.5] and "lr 1e-02" in words(figure)
+    assert [ax.get_ylabel() for ax in learning_curves(history[["epoch", "loss"]]).axes] == ["training loss"]
+
+
+def test_label_bars_put_each_value_at_its_label():
+    table = pd.DataFrame({"cat": [90.0, 80], "dog": [np.nan, 70], "mAP": [90.0, 75]}, ["y′", "ŷ"])
+    ax = drawn(label_bars(table, "two")).axes[0]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["cat", "dog", "mAP"]
+    marks = {line.get_label(): line.get_xdata() for line in ax.lines}
+    assert np.array_equal(marks["ŷ"], [80, 70, 75]) and np.isnan(marks["y′"][1])
+
+
+def test_label_distribution():
+    figure = drawn(label_distribution(pd.DataFrame({"cat": [10.0, 11], "dog": [1.0, 2]}, ["trainval", "test"])))
+    assert figure.axes[0].get_xlim()[0] == 0 and "test" in words(figure) and "(%)" in words(figure)
+
+
+def test_example_images_draw_boxes_in_pixels():
+    figure = drawn(example_images([IMAGE] * 5, ["a"] * 5, [[BOX], [], [], [], []]))
+    box = next(patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle))
+    assert (box.get_x(), box.get_y(), box.get_width(), box.get_height()) == (11.5, 15.5, 24, 16)
+    assert not figure.axes[5].axison and figure.axes[4].axison
+
+
+def test_attention_lies_where_the_channel_has_it():
+    channel = np.zeros((4, 6))
+    channel[3, 0], channel[0, 5] = 0.75, 0.25
+    item = AttendedImage("000001", IMAGE, ("cat",), channel[None], np.array([0.9]), (BOX,))
+    figure = drawn(attention_over_images([item], "title"))
+    heat = figure.axes[1].images[1].get_array()
+    assert heat.shape == IMAGE.shape[:2] and heat[-1, 0] == 1 and heat[0, -1] == pytest.approx(1 / 3)
+    assert heat[0, 0] == 0
+    for word in ("000001", "cat", "p = 0.90", "peak 18.0 × uniform", "from 0 (clear) to its own peak"):
+        assert word in words(figure)
+
+
+def test_attention_says_how_many_labels_it_leaves_out():
+    item = AttendedImage("x", IMAGE, tuple("abcdef"), np.full((6, 2, 2), 0.25), np.zeros(6))
+    assert "2 labels more" in words(drawn(attention_over_images([item], "")))
+
+
+def test_predictions_are_the_likeliest_first():
+    probabilities = pd.Series({"cat": 0.1, "dog": 0.8, "cow": 0.5})
+    figure = drawn(predictions(IMAGE, probabilities, "photo", most=2))
+    assert [text.get_text() for text in figure.axes[1].get_yticklabels()] == ["dog", "cow"]
+    assert [bar.get_width() for bar in figure.axes[1].containers[0]] == [0.8, 0.5]
