@@ -10,7 +10,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from attnsem.arrays import Images, Prepared, Views, fill
+from attnsem.arrays import Images, Prepared, Views, batches, fill, forward_batch
 from attnsem.paper import Settings
 from attnsem.runs import held
 
@@ -69,11 +69,13 @@ def compute(fabric: Fabric, backbone: nn.Module, images: Images, target: Path, s
 
     @torch.inference_mode()
     def rows(start: int, stop: int) -> np.ndarray:
-        indices = np.arange(start, stop)
-        batch = images[indices].to(fabric.device)
-        with fabric.autocast():
-            found = [backbone(view.of(batch, indices, settings.image_size)) for view in drawn]
-        return torch.stack(found, 1).half().cpu().numpy()
+        parts = []
+        for indices in batches(np.arange(start, stop), forward_batch(fabric.device)):
+            batch = images[indices].to(fabric.device)
+            with fabric.autocast():
+                found = [backbone(view.of(batch, indices, settings.image_size)) for view in drawn]
+            parts.append(torch.stack(found, 1).half().cpu())
+        return torch.cat(parts).numpy()
 
     shape = (len(images), *rows(0, 1).shape[1:])
     fill(target, shape, np.float16, rows, f"features of {len(images)} images, {len(drawn)} views each")

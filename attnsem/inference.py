@@ -11,11 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from attnsem import StudyError
-from attnsem.arrays import Images, Views, batches
+from attnsem.arrays import Images, Views, batches, forward_batch
 from attnsem.datasets import read_image
 from attnsem.model import Network, Output
-
-BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def outputs(network: Network, images: Images | Photographs, *, device: str = "au
     fabric = Fabric(accelerator=device, devices=1)
     network = network.to(fabric.device).eval()
     views, found = Views.whole(len(images)), []
-    for indices in batches(np.arange(len(images)), BATCH):
+    for indices in batches(np.arange(len(images)), forward_batch(fabric.device)):
         batch = images[indices].to(fabric.device)
         found.append(network(views.of(batch, indices, batch.shape[1])))
     return Output(*(None if parts[0] is None else torch.cat(parts).cpu() for parts in zip(*found, strict=True)))

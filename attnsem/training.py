@@ -12,7 +12,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from attnsem import StudyError
-from attnsem.arrays import Images, Views, batches
+from attnsem.arrays import Images, Views, batches, forward_batch
 from attnsem.features import Features
 from attnsem.losses import multilabel_loss
 from attnsem.metrics import mean_average_precision
@@ -21,7 +21,6 @@ from attnsem.paper import Settings
 from attnsem.progress import bar
 from attnsem.runs import Run, load_tensors, write
 
-EVALUATION_BATCH = 64
 LOGITS = ("baseline", "attended", "semantic", "fused")
 
 
@@ -46,10 +45,10 @@ class Split:
             else:
                 yield {"images": views.of(self.inputs[indices], indices, size)}, self.targets[indices]
 
-    def whole(self) -> Iterator[dict[str, Tensor]]:
-        """Batches in order, neither cropped nor flipped."""
+    def whole(self, size: int) -> Iterator[dict[str, Tensor]]:
+        """Batches of that size in order, neither cropped nor flipped."""
         views = Views.whole(len(self.targets))
-        for indices in batches(np.arange(len(self.targets)), EVALUATION_BATCH):
+        for indices in batches(np.arange(len(self.targets)), size):
             if isinstance(self.inputs, Features):
                 yield {"features": self.inputs.batch(indices, np.zeros_like(indices))}
             else:
@@ -161,7 +160,7 @@ def evaluate(fabric: Fabric, model: nn.Module, network: Network, split: Split) -
     """Logits (images, C) float32 of each part the network has."""
     network.eval()
     found = {}
-    for inputs in split.whole():
+    for inputs in split.whole(forward_batch(fabric.device)):
         output = model(**fabric.to_device(inputs))
         for name in LOGITS:
             if (logits := getattr(output, name)) is not None:
