@@ -53,22 +53,21 @@ def record(runs: Path, name: str, results: Path = ROOT / "results") -> None:
 
 
 def recorded(results: Path = ROOT / "results") -> pd.DataFrame:
-    """mAP (%) of every recorded stage, re-scored: the nine readings as columns, and chance."""
+    """mAP (%) of every recorded stage, re-scored: of each part, and three more readings of what the stage trains."""
     rows = []
     for manifest in sorted(results.rglob("manifest.json"), key=lambda path: path.parent.parts):
         run = Run(manifest.parent)
-        found, settings = run.scores(), run.settings
+        settings, parts, own = run.settings, parts_table(run), stages_table([run]).iloc[0]
         frozen = "" if settings.train_backbone else " frozen"
         row = {
             "recorded in": run.folder.relative_to(results).as_posix(),
             "backbone, pixels": f"{settings.backbone}{frozen}, {settings.image_size}",
             "epochs": settings.epochs,
-            "chance": 100 * (found["targets"] == 1).mean(),
+            "chance": 100 * (run.scores()["targets"] == 1).mean(),
         }
-        table = metrics.readings(found["targets"], found["scores"], found["labels"])["mAP"]
-        rows.append(
-            row | {f"{interpolation}, {difficult}": value for (interpolation, difficult), value in table.items()}
-        )
+        row |= {sign: parts[("none", "ignore")].get(sign, "") for sign in PARTS.values()}
+        row |= {"11-point": own[("11-point", "ignore")], "all-point": own[("all-point", "ignore")]}
+        rows.append(row | {"lowest of nine": own.min()})
     return pd.DataFrame(rows)
 
 
