@@ -22,7 +22,7 @@ FONT = 8  # points
 DPI = 150
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000")  # Okabe and Ito 2008
 MARKERS = "osD^v<>PX"
-HEAT = "viridis"
+HEAT = "plasma"
 CHANNELS_SHOWN = 4
 
 Box = tuple[str, float, float, float, float]
@@ -149,9 +149,9 @@ def attention_over_images(attended: Sequence[AttendedImage], title: str) -> Figu
         _show(row[0], item.image)
         _draw_boxes(row[0], item.image, item.boxes)
         more = len(item.labels) - len(channels)
-        row[0].set_xlabel(textwrap.shorten(item.id, 24) + (f"\n{more} labels more" if more else ""))
+        row[0].set_xlabel(textwrap.shorten(item.id, 24) + (f"\n{more} more not shown" if more else ""))
         for ax, k in zip(row[1:], channels, strict=False):
-            _show(ax, item.image)
+            _show(ax, _grey(item.image))
             _draw_channel(ax, item.image, item.channels[k])
             peak = item.channels[k].max() * item.channels[k].size
             ax.set_xlabel(f"{item.labels[k]}, p = {item.scores[k]:.2f}\npeak {peak:.1f} × uniform")
@@ -197,9 +197,14 @@ def _draw_boxes(ax: Axes, image: np.ndarray, boxes: Sequence[Box]) -> None:
         ax.text(*corner, label, fontsize=FONT - 2, va="top", bbox={"facecolor": "white", "pad": 0.5, "linewidth": 0})
 
 
+def _grey(image: np.ndarray) -> np.ndarray:
+    """Without colours, which are the heat's."""
+    return np.asarray(Image.fromarray(image).convert("L").convert("RGB"))
+
+
 def _draw_channel(ax: Axes, image: np.ndarray, channel: np.ndarray) -> None:
     """The channel's positions are evenly spread over the image, as the backbone's strides lay them."""
     height, width = image.shape[:2]
     heat = Image.fromarray(np.float32(channel / channel.max())).resize((width, height), Image.Resampling.BILINEAR)
     heat = np.asarray(heat)
-    ax.imshow(heat, cmap=HEAT, vmin=0, vmax=1, alpha=0.75 * heat.clip(0, 1))
+    ax.imshow(heat, cmap=HEAT, vmin=0, vmax=1, alpha=0.8 * heat.clip(0, 1))

@@ -82,7 +82,7 @@ def test_attention_lies_where_the_channel_has_it():
 
 def test_attention_says_how_many_labels_it_leaves_out():
     item = AttendedImage("x", IMAGE, tuple("abcdef"), np.full((6, 2, 2), 0.25), np.zeros(6))
-    assert "2 labels more" in words(drawn(attention_over_images([item], "")))
+    assert "2 more not shown" in words(drawn(attention_over_images([item], "")))
 
 
 def test_predictions_are_the_likeliest_first():
