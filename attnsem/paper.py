@@ -40,6 +40,7 @@ CHOICES = {
     "train_split": ("train", "trainval"),
     "test_split": ("val", "test"),
     "difficult": ("ignore", "negative", "positive"),
+    "batchnorm": ("batch", "fixed"),
     "precision": ("32-true", "bf16-mixed", "16-mixed"),
 }
 
@@ -70,6 +71,7 @@ class Settings:
     momentum: float = 0.9
     weight_decay: float = 0.0005
     train_backbone: bool = True  # stage 1; stages 2 and 3 never train it
+    batchnorm: str = "batch"  # ours: of a backbone that is trained; "fixed" keeps its statistics
     feature_cache: int = 0  # ours: augmented views to cache; 0 recomputes the frozen features
     evaluate_every: int = 0  # epochs; 0: only after the last
     precision: str = "32-true"  # ours

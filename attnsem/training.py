@@ -63,10 +63,11 @@ class Progress:
     seconds: float = 0.0
 
 
-def only(network: Network, trained: tuple[str, ...]) -> None:
+def only(network: Network, trained: tuple[str, ...], settings: Settings) -> None:
     """Lets these parts learn; the others keep weights and BatchNorm statistics."""
     for name, part in network.named_children():
-        part.requires_grad_(name in trained).train(name in trained)
+        fixed = name == "backbone" and settings.batchnorm == "fixed"
+        part.requires_grad_(name in trained).train(name in trained and not fixed)
 
 
 def groups(network: Network, trained: tuple[str, ...], settings: Settings) -> list[dict]:
@@ -91,7 +92,7 @@ def fit(
 
     origin: what a resumed run must share with the interrupted one: parameters and parent's checksum.
     """
-    only(network, trained)
+    only(network, trained, settings)
     network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
         groups(network, trained, settings),
@@ -106,7 +107,7 @@ def fit(
         lr = settings.lr * settings.lr_drop ** (epoch // settings.lr_step)
         for group in optimizer.param_groups:
             group["lr"] = lr * group["scale"]
-        only(network, trained)
+        only(network, trained, settings)
         row = {
             "epoch": epoch + 1,
             "loss": train_epoch(fabric, model, network, optimizer, train, scored, epoch),

@@ -281,6 +281,15 @@ def test_a_linear_classifier_on_frozen_features(train, own_data):
     assert not torch.equal(drawn["classifier.fc.weight"], trained["classifier.fc.weight"])
 
 
+@pytest.mark.parametrize("batchnorm", ["batch", "fixed"])
+def test_statistics_of_a_backbone_that_is_trained(train, batchnorm):
+    run = train(1, batchnorm=batchnorm)
+    drawn, trained = stages.network_of(run.settings, 10).state_dict(), run.state()
+    kept = [torch.equal(drawn[key], trained[key]) for key in drawn if key.startswith("backbone.") and "running" in key]
+    assert kept and (all(kept) if batchnorm == "fixed" else not any(kept))
+    assert not torch.equal(drawn["backbone.trunk.0.conv0.weight"], trained["backbone.trunk.0.conv0.weight"])
+
+
 def test_a_loss_that_is_not_finite_stops_the_stage(train):
     with pytest.raises(StudyError, match=r"the loss of stage 1 is (nan|inf) in epoch 1; .*smaller lr than"):
         train(1, lr=1e30)
