@@ -1,6 +1,7 @@
 """Average precision in the nine readings that "mAP" may have: how it is interpolated × what is difficult."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import NamedTuple
 
@@ -14,10 +15,12 @@ DIFFICULT = ("ignore", "negative", "positive")
 
 
 class _Ranked(NamedTuple):
-    """Targets (C, N) of each label by falling score; last_of_tie (C, N): the next score is lower."""
+    """Targets (C, N) of each label by falling score; last_of_tie (C, N): the next score is lower; order (C, N):
+    the images in that order."""
 
     targets: np.ndarray
     last_of_tie: np.ndarray
+    order: np.ndarray
 
 
 def average_precision(
@@ -64,6 +67,42 @@ def readings(targets: np.ndarray, scores: np.ndarray, labels: Sequence[str]) -> 
     return table.assign(mAP=table.mean(axis=1), labels_without_positives=table.isna().sum(axis=1))
 
 
+def bootstrap(
+    targets: np.ndarray,
+    scores: np.ndarray,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    interpolation: str = "none",
+    difficult: str = "ignore",
+) -> np.ndarray:
+    """Average precision of every label in each of `resamples` draws of the images with replacement (Efron 1979).
+
+    targets, scores, interpolation, difficult: as in `average_precision`. The draws follow from the seed and the
+    number of images alone, so that two models scored on the same images are compared on the same draws.
+
+    Returns (resamples, C) float64, fractions; nan where a draw has no positive of the label.
+    """
+    _check(interpolation, difficult)
+    ranked = _rank(targets, scores)
+    positive, counted = _roles(ranked.targets, difficult)
+    labels, images = positive.shape
+    random = np.random.default_rng(seed)
+    draws = [np.bincount(random.integers(0, images, images), minlength=images) for _ in range(resamples)]
+    times = np.stack(draws).astype(np.int32)
+
+    def of_label(label: int) -> np.ndarray:
+        found = []
+        for first in range(0, resamples, 64):  # as many rankings as a processor's cache holds
+            drawn = times[first : first + 64, ranked.order[label]]
+            thresholds = _thresholds(drawn * positive[label], drawn * counted[label], ranked.last_of_tie[label])
+            found.append(_mean_precision(*thresholds, interpolation))
+        return np.concatenate(found)
+
+    with ThreadPoolExecutor() as pool:
+        return np.stack(list(pool.map(of_label, range(labels))), axis=1)
+
+
 def _rank(targets: np.ndarray, scores: np.ndarray) -> _Ranked:
     targets, scores = np.asarray(targets), np.asarray(scores, dtype=np.float64)
     if targets.shape != scores.shape or targets.ndim != 2 or not targets.size:
@@ -80,43 +119,57 @@ def _rank(targets: np.ndarray, scores: np.ndarray) -> _Ranked:
     scores = np.take_along_axis(scores, order, axis=1)
     last_of_tie = np.ones(scores.shape, dtype=bool)
     last_of_tie[:, :-1] = scores[:, :-1] != scores[:, 1:]
-    return _Ranked(np.take_along_axis(targets.T, order, axis=1), last_of_tie)
+    return _Ranked(np.take_along_axis(targets.T, order, axis=1), last_of_tie, order)
 
 
 def _average_precision(ranked: _Ranked, interpolation: str, difficult: str) -> np.ndarray:
+    _check(interpolation, difficult)
+    positive, counted = _roles(ranked.targets, difficult)
+    return _mean_precision(*_thresholds(positive, counted, ranked.last_of_tie), interpolation)
+
+
+def _check(interpolation: str, difficult: str) -> None:
     if interpolation not in INTERPOLATIONS or difficult not in DIFFICULT:
         raise StudyError(
             f"There is no reading {interpolation!r} with difficult {difficult!r}: "
             f"interpolation is one of {INTERPOLATIONS} and difficult one of {DIFFICULT}."
         )
-    found, precision = _thresholds(ranked, difficult)
+
+
+def _roles(targets: np.ndarray, difficult: str) -> tuple[np.ndarray, np.ndarray]:
+    """Which images are positive, and which are counted at all: like targets, bool."""
+    positive = targets != 0 if difficult == "positive" else targets == 1
+    return positive, targets != -1 if difficult == "ignore" else np.ones_like(positive)
+
+
+def _thresholds(positive: np.ndarray, counted: np.ndarray, last_of_tie: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positives found by each threshold (rankings, N) and its precision (rankings, N).
+
+    positive, counted: (rankings, N), by falling score: whether an image is, or how many times.
+    Inside a tie, where no threshold lies, found repeats the last threshold's and the precision is 0.
+    """
+    found = np.cumsum(positive, axis=1, dtype=np.int32) * last_of_tie
+    found = np.maximum.accumulate(found, axis=1)
+    seen = np.cumsum(counted, axis=1, dtype=np.int32)
+    return found, found * last_of_tie / np.maximum(seen, 1)
+
+
+def _mean_precision(found: np.ndarray, precision: np.ndarray, interpolation: str) -> np.ndarray:
+    """AP of each ranking: (rankings,), nan without positives."""
     if interpolation != "none":
         precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     mean = _eleven_points if interpolation == "11-point" else _area
     return np.where(found[:, -1] > 0, mean(found, precision), np.nan)
 
 
-def _thresholds(ranked: _Ranked, difficult: str) -> tuple[np.ndarray, np.ndarray]:
-    """Positives found by each threshold (C, N) and its precision (C, N).
-
-    Inside a tie, where no threshold lies, found repeats the last threshold's and the precision is 0.
-    """
-    positive = ranked.targets != 0 if difficult == "positive" else ranked.targets == 1
-    counted = ranked.targets != -1 if difficult == "ignore" else np.ones_like(positive)
-    found = np.cumsum(positive, axis=1, dtype=np.int32) * ranked.last_of_tie
-    found = np.maximum.accumulate(found, axis=1)
-    seen = np.cumsum(counted, axis=1, dtype=np.int32)
-    return found, found * ranked.last_of_tie / np.maximum(seen, 1)
-
-
 def _area(found: np.ndarray, precision: np.ndarray) -> np.ndarray:
-    """Sum over the thresholds of the recall gained × precision: (C,)."""
+    """Sum over the thresholds of the recall gained × precision: (rankings,)."""
     gained = np.diff(found, axis=1, prepend=0)
     return np.einsum("cn,cn->c", gained, precision) / np.maximum(found[:, -1], 1)
 
 
 def _eleven_points(found: np.ndarray, precision: np.ndarray) -> np.ndarray:
-    """Mean of the monotone precision at recall 0, 0.1, ..., 1: (C,)."""
+    """Mean of the monotone precision at recall 0, 0.1, ..., 1: (rankings,)."""
     # In whole numbers, found / positives >= t / 10 is exact: as floats, 3 * 0.1 exceeds a recall of 3 / 10.
     firsts = [np.searchsorted(10 * row, np.arange(11) * row[-1]) for row in found]
     return np.take_along_axis(precision, np.stack(firsts), axis=1).mean(axis=1)

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from attnsem import StudyError
-from attnsem.metrics import DIFFICULT, INTERPOLATIONS, average_precision, mean_average_precision, readings
+from attnsem.metrics import DIFFICULT, INTERPOLATIONS, average_precision, bootstrap, mean_average_precision, readings
 
 
 def column(values):
@@ -166,3 +166,30 @@ def test_refuses_unknown_readings_and_a_wrong_number_of_names():
         ap_of([1, 0], [1, 2], difficult="drop")
     with pytest.raises(StudyError, match="2 label names for 1"):
         readings(column([1, 0]), column([1, 2]), ["a", "b"])
+
+
+@pytest.mark.parametrize("difficult", DIFFICULT)
+@pytest.mark.parametrize("levels", [None, 4])
+def test_bootstrap_is_scikit_learn_on_the_drawn_images(difficult, levels):
+    targets, scores = random_case(1, levels=levels)
+    found = bootstrap(targets, scores, resamples=70, seed=5, difficult=difficult)
+    random = np.random.default_rng(5)
+    for row in found:
+        draw = random.integers(0, len(targets), len(targets))
+        wanted = [average_precision_score(t, s) for t, s in each_label(targets[draw], scores[draw], difficult)]
+        assert row == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_bootstrap_in_every_interpolation(interpolation):
+    targets, scores = random_case(2)
+    found, random = bootstrap(targets, scores, resamples=3, interpolation=interpolation), np.random.default_rng(0)
+    for row in found:
+        draw = random.integers(0, len(targets), len(targets))
+        assert row == pytest.approx(average_precision(targets[draw], scores[draw], interpolation=interpolation))
+
+
+def test_bootstrap_draws_the_same_images_for_two_models():
+    targets, scores = random_case(2)
+    assert (bootstrap(targets, scores, resamples=9) == bootstrap(targets, 3 * scores + 1, resamples=9)).all()
+    assert (bootstrap(targets, scores, resamples=9) != bootstrap(targets, scores, resamples=9, seed=1)).any()
