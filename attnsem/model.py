@@ -15,14 +15,18 @@ def conv_block(inputs: int, outputs: int, kernel: int = 1) -> nn.Sequential:
 
 
 class Classifier(nn.Module):
-    """Average pooling and a fully connected layer, as for y' and ỹ: (N, D, h, w) -> (N, C) logits."""
+    """Average pooling and a fully connected layer, as for y' and ỹ: (N, D, h, w) -> (N, C) logits.
+
+    In float32 under autocast too: bfloat16's 8 bits would give every other image the score of another.
+    """
 
     def __init__(self, *, channels: int, labels: int):
         super().__init__()
         self.fc = nn.Linear(channels, labels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(x.mean((2, 3)))
+        with torch.autocast(x.device.type, enabled=False):
+            return self.fc(x.to(self.fc.weight.dtype).mean((2, 3)))
 
 
 def spatial_softmax(z: Tensor) -> Tensor:

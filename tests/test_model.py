@@ -7,7 +7,17 @@ from sklearn.metrics import log_loss
 from torch import nn
 
 from attnsem.losses import multilabel_loss
-from attnsem.model import Attention, Classifier, Fusion, Network, SEBlock, SemanticPart, gated
+from attnsem.model import (
+    Attention,
+    Classifier,
+    Fusion,
+    Network,
+    SEBlock,
+    SemanticPart,
+    attended_logits,
+    gated,
+    spatial_softmax,
+)
 from attnsem.paper import GATES, VARIANTS
 
 LABELS, POSITIONS = 20, 14
@@ -169,3 +179,12 @@ def test_difficult_labels_in_the_loss(difficult, target):
     else:
         targets[0, 2] = target
         assert loss.item() == pytest.approx(multilabel_loss(logits, targets).item())
+
+
+def test_scores_are_float32_under_autocast():
+    classifier, x = Classifier(channels=8, labels=3), torch.randn(2, 8, 4, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = classifier(x), classifier(x.bfloat16())
+    assert torch.equal(found[0], classifier(x)) and found[1].dtype == torch.float32
+    z, s = torch.rand(2, 2, 5, 4, 4).bfloat16()
+    assert attended_logits(spatial_softmax(z), s).dtype == torch.float32
