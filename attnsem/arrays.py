@@ -1,6 +1,9 @@
 """Prepared uint8 arrays: images resized once, memory-mapped, cropped and flipped as whole batches on the device."""
 
+import errno
+import math
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -78,8 +81,9 @@ def fill(target: Path, shape: tuple[int, ...], dtype: type, rows: Callable[[int,
     partial, progress = target.with_name(f".{target.name}.part"), target.with_name(f".{target.name}.rows")
     target.parent.mkdir(parents=True, exist_ok=True)
     done = int(progress.read_text()) if progress.exists() and partial.exists() else 0
-    print(title, flush=True)
-    array = np.lib.format.open_memmap(partial, "r+" if done else "w+", dtype, shape)
+    if not done:
+        reserve(partial, shape, dtype, title)
+    array = np.lib.format.open_memmap(partial, "r+")
     for start in bar(range(done, shape[0], CHUNK), title):
         stop = min(start + CHUNK, shape[0])
         array[start:stop] = rows(start, stop)
@@ -87,6 +91,27 @@ def fill(target: Path, shape: tuple[int, ...], dtype: type, rows: Callable[[int,
         write(progress, lambda file, stop=stop: file.write_text(str(stop)))
     partial.replace(target)
     progress.unlink(missing_ok=True)
+
+
+def reserve(partial: Path, shape: tuple[int, ...], dtype: type, title: str) -> None:
+    """An empty array on the disk; StudyError, and no file, where there is no room for it."""
+    size, free = math.prod(shape) * np.dtype(dtype).itemsize, shutil.disk_usage(partial.parent).free
+    print(f"{title}: {size / 2**30:.3g} GiB, {free / 2**30:.3g} GiB free", flush=True)
+    try:
+        if size > free:
+            raise OSError(errno.ENOSPC, "the disk is full")
+        np.lib.format.open_memmap(partial, "w+", dtype, shape).flush()
+        if hasattr(os, "posix_fallocate"):  # a mapped page for which the disk has no block would end the process
+            with open(partial, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        if error.errno != errno.ENOSPC:
+            raise
+        raise StudyError(
+            f"{title} needs {size / 2**30:.3g} GiB below {partial.parent}, where {free / 2**30:.3g} GiB are free; "
+            "make room, name another disk by -p data, or ask for fewer views or smaller images"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -180,9 +205,9 @@ class Images:
     def __getitem__(self, indices: np.ndarray) -> Tensor:
         """(N, S, S, 3) uint8, read into memory."""
         rows = self.rows[indices]
-        order = np.argsort(rows)  # reading in file order spares a disk its seeks
         batch = np.empty((len(rows), *self.array.shape[1:]), np.uint8)
-        batch[order] = self.array[rows[order]]
+        for place in np.argsort(rows):  # reading in file order spares a disk its seeks
+            batch[place] = self.array[rows[place]]
         return torch.from_numpy(batch)
 
 
@@ -209,17 +234,12 @@ class Views:
 
     def of(self, batch: Tensor, indices: np.ndarray, size: int) -> Tensor:
         """(N, S, S, 3) uint8 on any device -> (N, 3, size, size) in [0, 1], channels last in memory."""
-        top, left, flip = (part[indices].to(batch.device) for part in (self.top, self.left, self.flip))
-        line = torch.arange(size, device=batch.device)
-        columns = torch.where(flip[:, None], line.flip(0), line) + left[:, None]
-        rows = line + top[:, None]
-        image = torch.arange(len(batch), device=batch.device)[:, None, None]
-        return batch[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).float() / 255
-
-
-def forward_batch(device: torch.device) -> int:
-    """Images in a batch without gradients; on a CPU larger ones lose a third of the speed to page faults."""
-    return 16 if device.type == "cpu" else 128
+        found = torch.empty((len(batch), size, size, 3), device=batch.device)
+        drawn = (part[indices].tolist() for part in (self.top, self.left, self.flip))
+        for image, out, top, left, flip in zip(batch, found, *drawn, strict=True):
+            crop = image[top : top + size, left : left + size]
+            torch.div(crop.flip(1) if flip else crop, 255, out=out)
+        return found.permute(0, 3, 1, 2)
 
 
 def batches(order: np.ndarray, size: int) -> Iterator[np.ndarray]:

@@ -3,7 +3,6 @@
 import importlib
 import re
 
-import timm
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -70,6 +69,12 @@ def from_torchvision(name: str, weights: str) -> Backbone:
     return probed(trunk)
 
 
+def of_timm(name: str) -> bool:
+    import timm  # takes two seconds, which torchvision's backbones need not wait for
+
+    return timm.is_model(name)
+
+
 class TimmTrunk(nn.Module):
     def __init__(self, net: nn.Module):
         super().__init__()
@@ -80,6 +85,8 @@ class TimmTrunk(nn.Module):
 
 
 def from_timm(name: str, weights: str) -> Backbone:
+    import timm
+
     net = timm.create_model(name, pretrained=weights == "imagenet")
     known = set(net.state_dict())
     net.reset_classifier(0)
@@ -136,7 +143,7 @@ def build(name: str, weights: str = "none") -> Backbone:
         raise StudyError(f"{SMALL} has no ImageNet weights; give weights none or a file")
     elif name == SMALL or name in torchvision.models.list_models(torchvision.models):
         source = from_torchvision
-    elif name in timm.list_models():
+    elif of_timm(name):
         source = from_timm
     else:
         raise StudyError(f"unknown backbone {name!r}: neither torchvision nor timm has it, nor is it module:function")

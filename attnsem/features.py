@@ -3,16 +3,17 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from attnsem.arrays import Images, Prepared, Views, batches, fill, forward_batch
+from attnsem.arrays import Images, Prepared, Views, batches, fill
+from attnsem.engine import held_by_all, largest_batch
 from attnsem.paper import Settings
-from attnsem.runs import held
 
 VIEWS_SEED = 20468  # views are the same for every seed and stage, so that runs share them
 
@@ -34,8 +35,8 @@ class Features:
         return len(self.views)
 
     def batch(self, indices: np.ndarray, which: np.ndarray) -> Tensor:
-        """indices, which: (N,) images and which of their views. Returns (N, D, h, w) float32."""
-        return torch.from_numpy(self.views[indices, which]).float()
+        """indices, which: (N,) images and which of their views. Returns (N, D, h, w) float16, read into memory."""
+        return torch.from_numpy(self.views[indices, which])
 
 
 def cached(
@@ -55,9 +56,10 @@ def cached(
     }
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     target = data / "features" / prepared.description["images"] / f"{split}-{name}.npy"
-    with held(target.with_suffix("")):
-        if not target.exists():
+    with held_by_all(fabric, target.with_suffix("")):
+        if fabric.is_global_zero and not target.exists():
             compute(fabric, backbone, images, target, settings, views)
+        fabric.barrier()
     return Features(np.load(target, mmap_mode="r"))
 
 
@@ -68,9 +70,9 @@ def compute(fabric: Fabric, backbone: nn.Module, images: Images, target: Path, s
     backbone.eval()
 
     @torch.inference_mode()
-    def rows(start: int, stop: int) -> np.ndarray:
+    def rows(start: int, stop: int, size: int = 1) -> np.ndarray:
         parts = []
-        for indices in batches(np.arange(start, stop), forward_batch(fabric.device)):
+        for indices in batches(np.arange(start, stop), size):
             batch = images[indices].to(fabric.device)
             with fabric.autocast():
                 found = [backbone(view.of(batch, indices, settings.image_size)) for view in drawn]
@@ -78,4 +80,5 @@ def compute(fabric: Fabric, backbone: nn.Module, images: Images, target: Path, s
         return torch.cat(parts).numpy()
 
     shape = (len(images), *rows(0, 1).shape[1:])
-    fill(target, shape, np.float16, rows, f"features of {len(images)} images, {len(drawn)} views each")
+    title = f"features of {len(images)} images, {len(drawn)} views each"
+    largest_batch(lambda size: fill(target, shape, np.float16, partial(rows, size=size), title), fabric.device)

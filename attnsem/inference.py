@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
 from PIL import Image
 from torch import Tensor
 
 from attnsem import StudyError
-from attnsem.arrays import Images, Views, batches, forward_batch
+from attnsem.arrays import Images, Views, batches
 from attnsem.datasets import read_image
+from attnsem.engine import ahead, largest_batch, launched
 from attnsem.model import Network, Output
 
 
@@ -58,13 +58,19 @@ class Photographs:
 @torch.inference_mode()
 def outputs(network: Network, images: Images | Photographs, *, device: str = "auto") -> Output:
     """The network's outputs for whole images, on the CPU."""
-    fabric = Fabric(accelerator=device, devices=1)
-    network = network.to(fabric.device).eval()
-    views, found = Views.whole(len(images)), []
-    for indices in batches(np.arange(len(images)), forward_batch(fabric.device)):
-        batch = images[indices].to(fabric.device)
-        found.append(network(views.of(batch, indices, batch.shape[1])))
-    return Output(*(None if parts[0] is None else torch.cat(parts).cpu() for parts in zip(*found, strict=True)))
+    fabric = launched(device, precision="32-true")
+    network = network.to(fabric.device, memory_format=torch.channels_last).eval()
+    views, order = Views.whole(len(images)), np.arange(len(images))
+
+    def found(size: int) -> list[Output]:
+        parts, read = [], ahead(images.__getitem__, batches(order, size))
+        for indices, batch in zip(batches(order, size), read, strict=True):
+            output = network(views.of(batch.to(fabric.device), indices, batch.shape[1]))
+            parts.append(Output(*(None if part is None else part.cpu() for part in output)))
+        return parts
+
+    parts = zip(*largest_batch(found, fabric.device), strict=True)
+    return Output(*(None if part[0] is None else torch.cat(part) for part in parts))
 
 
 def best(output: Output) -> Tensor:

@@ -41,7 +41,7 @@ CHOICES = {
     "test_split": ("val", "test"),
     "difficult": ("ignore", "negative", "positive"),
     "batchnorm": ("batch", "fixed"),
-    "precision": ("32-true", "bf16-mixed", "16-mixed"),
+    "precision": ("auto", "32-true", "bf16-mixed", "16-mixed"),
 }
 
 
@@ -74,15 +74,16 @@ class Settings:
     batchnorm: str = "batch"  # ours: of a backbone that is trained; "fixed" keeps its statistics
     feature_cache: int = 0  # ours: augmented views to cache; 0 recomputes the frozen features
     evaluate_every: int = 0  # epochs; 0: only after the last
-    precision: str = "32-true"  # ours
+    precision: str = "auto"  # ours: the fastest that the device gains from, engine.fastest_precision
+    compile: bool = False  # ours
 
 
 SCENES = {"backbone": "densenet_small", "weights": "none", "train_size": 72, "image_size": 64, "evaluate_every": 1}
 SCENES_STAGE = {
     1: {"epochs": 10, "lr": 0.02, "lr_step": 7},
-    2: {"epochs": 4, "lr": 0.02, "lr_step": 3},
-    3: {"epochs": 5, "lr": 0.02, "lr_step": 4},
-    4: {"epochs": 3, "lr": 0.002, "lr_step": 2},
+    2: {"epochs": 4, "lr": 0.02, "lr_step": 3, "feature_cache": 4},
+    3: {"epochs": 4, "lr": 0.02, "lr_step": 3, "feature_cache": 4},
+    4: {"epochs": 2, "lr": 0.002, "lr_step": 1},
 }
 INHERITED = (
     *("dataset", "seed", "backbone", "weights", "train_size", "image_size"),

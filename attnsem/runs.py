@@ -23,7 +23,7 @@ from attnsem import StudyError
 from attnsem.paper import ROOT, Settings
 
 STARTED = time.monotonic()
-VERSIONS = ("torch", "torchvision", "lightning", "timm", "numpy", "pandas", "pillow", "scikit-learn")
+VERSIONS = ("torch", "torchvision", "lightning-fabric", "timm", "numpy", "pandas", "pillow", "scikit-learn")
 
 
 def rooted(path: str | Path) -> Path:
@@ -165,6 +165,13 @@ class Run:
     def complete(self) -> bool:
         """The manifest is written last."""
         return (self.folder / "manifest.json").exists()
+
+    @property
+    def origin(self) -> dict | None:
+        """What the run was made from, complete or interrupted: parameters, parent and data; None if never begun."""
+        if self.complete:
+            return self.manifest
+        return load_tensors(self.resume)["origin"] if self.resume.exists() else None
 
     @property
     def manifest(self) -> dict:

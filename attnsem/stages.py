@@ -1,20 +1,24 @@
 """The four stages of section 3.1: what each trains, from what, with what."""
 
+import argparse
+import ast
+import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from attnsem import StudyError, backbones, metrics, paper
 from attnsem.arrays import Prepared
+from attnsem.engine import fastest_precision, held_by_all, launched
 from attnsem.features import cached
 from attnsem.model import Network
 from attnsem.paper import VARIANTS, Settings, Variant
-from attnsem.runs import Run, checksum, cost, environment, held, rooted, write, write_arrays, write_json
-from attnsem.training import Progress, Split, evaluate, fit, refuse_other
+from attnsem.runs import Run, checksum, cost, environment, rooted, write, write_arrays, write_json
+from attnsem.training import Progress, Split, evaluate, fit
 
 TRAINED = {
     1: ("backbone", "classifier"),
@@ -27,11 +31,19 @@ FIRST_OF = {3: ("semantic.", "fusion.")}  # parts that a stage starts anew, what
 
 
 def train(
-    stage: int, *, runs: str | Path = "runs", data: str | Path = "data", device: str = "auto", **parameters: object
+    stage: int,
+    *,
+    runs: str | Path = "runs",
+    data: str | Path = "data",
+    device: str = "auto",
+    processes: int = 1,
+    nodes: int = 1,
+    **parameters: object,
 ) -> Run:
     """Trains and evaluates a stage, or gives the complete run with the same parameters; resumes if interrupted.
 
     parameters: of paper.Settings; None takes the data set's default; what paper.INHERITED names is the parent's.
+    processes: on each of the nodes, from the command line only; the global batch stays batch_size.
     Raises StudyError on a missing or changed parent, other parameters in the folder, or another writer.
     """
     settings = paper.settings(stage, **parameters)
@@ -41,6 +53,10 @@ def train(
         settings = paper.inherit(settings, parent.settings)
     prepared = Prepared.load(settings.dataset, data)
     run = Run.of(settings, runs)
+    begun = run.origin
+    if settings.precision == "auto":
+        precision = begun["parameters"]["precision"] if begun else fastest_precision(device)
+        settings = replace(settings, precision=precision)
     origin = {
         "parameters": asdict(replace(settings, weights=Path(settings.weights).name)),
         "parent_sha256": parent and parent.manifest["checkpoint_sha256"],
@@ -50,13 +66,29 @@ def train(
         raise StudyError(
             f"{parent.folder} was trained on another state of {prepared.name}; delete it and train it again"
         )
-    with held(run.folder):
-        if run.complete:
-            refuse_other(run, run.manifest, origin)
-            print(f"{run.folder.relative_to(runs)} is complete")
-        else:
-            run_stage(settings, run, parent, prepared, origin, data=data, device=device)
+    if begun:
+        refuse_other(run, begun, origin)
+    if run.complete:
+        print(f"{run.folder.relative_to(runs)} is complete")
+        return run
+    fabric = launched(device, precision=settings.precision, processes=processes, nodes=nodes)
+    with held_by_all(fabric, run.folder):
+        run_stage(fabric, settings, run, parent, prepared, origin, data)
     return run
+
+
+def refuse_other(run: Run, found: dict, wanted: dict) -> None:
+    """Raises StudyError when a folder's run has other parameters, data or parent than the one asked for."""
+    held_by = asdict(Settings(**found["parameters"]))
+    for name, value in wanted["parameters"].items():
+        if held_by[name] != value:
+            raise StudyError(
+                f"{run.folder} holds a run with {name} {held_by[name]!r}, not {value!r}; "
+                f"delete that folder, or give another one by -p runs"
+            )
+    for name, what in {"parent_sha256": "its parent stage", "data_fingerprint": "the prepared data"}.items():
+        if found[name] != wanted[name]:
+            raise StudyError(f"{what} has changed since {run.folder} was trained; delete that folder to train it anew")
 
 
 def complete_run(settings: Settings, runs: Path) -> Run:
@@ -129,14 +161,13 @@ def load(run: Run) -> Network:
 
 
 def run_stage(
-    settings: Settings, run: Run, parent: Run | None, prepared: Prepared, origin: dict, *, data: Path, device: str
+    fabric: Fabric, settings: Settings, run: Run, parent: Run | None, prepared: Prepared, origin: dict, data: Path
 ) -> None:
-    fabric = Fabric(accelerator=device, devices=1, precision=settings.precision)
     network = network_of(settings, len(prepared.labels), parent.state() if parent else None)
     network.to(fabric.device)
     train_split, test_split = splits(fabric, network, prepared, settings, data)
     scored = "fused" if literal_attention(settings) else SCORED[settings.stage]
-    model, progress = fit(
+    progress = fit(
         fabric,
         network,
         trained=trained_parts(settings, network),
@@ -147,9 +178,10 @@ def run_stage(
         run=run,
         origin=origin,
     )
-    write(run.checkpoint, lambda partial: torch.save(network.state_dict(), partial))
-    logits = evaluate(fabric, model, network, test_split)
-    finish(run, origin, prepared, settings, logits, scored, progress, fabric.device)
+    logits = evaluate(fabric, network, test_split)
+    if fabric.is_global_zero:
+        write(run.checkpoint, lambda partial: torch.save(network.state_dict(), partial))
+        finish(run, origin, prepared, settings, logits, scored, progress, fabric)
 
 
 def splits(fabric: Fabric, network: Network, prepared: Prepared, settings: Settings, data: Path) -> tuple[Split, Split]:
@@ -178,7 +210,7 @@ def finish(
     logits: dict[str, np.ndarray],
     scored: str,
     progress: Progress,
-    device: torch.device,
+    fabric: Fabric,
 ) -> None:
     """Writes scores, metrics and, last, the manifest that makes the run complete."""
     targets = prepared.targets(settings.test_split)
@@ -201,8 +233,34 @@ def finish(
             "scores_sha256": checksum(run.folder / "scores.npz"),
             "weights_sha256": checksum(path) if (path := rooted(settings.weights)).is_file() else None,
             "finished": time.strftime("%Y-%m-%d"),
-            **environment(device),
-            **cost(progress.seconds, device),
+            "processes": fabric.world_size,
+            **environment(fabric.device),
+            **cost(progress.seconds, fabric.device),
         },
     )
     run.resume.unlink(missing_ok=True)
+
+
+def value_of(text: str) -> object:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train and evaluate a stage, on one or several processes.")
+    parser.add_argument("stage", type=int, choices=sorted(TRAINED))
+    parser.add_argument("-p", action="append", nargs=2, default=[], metavar=("NAME", "VALUE"), help="as for papermill")
+    parser.add_argument("--processes", type=int, default=1, help="on each node, one for each GPU")
+    parser.add_argument("--nodes", type=int, default=1)
+    given = parser.parse_args()
+    parameters = {name: value_of(value) for name, value in given.p}
+    try:
+        train(given.stage, processes=given.processes, nodes=given.nodes, **parameters)
+    except StudyError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

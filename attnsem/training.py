@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from attnsem import StudyError
-from attnsem.arrays import Images, Views, batches, forward_batch
+from attnsem.arrays import Images, Views, batches
+from attnsem.engine import ahead, compiled, largest_batch, share_batchnorm
 from attnsem.features import Features
 from attnsem.losses import multilabel_loss
 from attnsem.metrics import mean_average_precision
@@ -32,27 +33,43 @@ class Split:
     targets: Tensor
     settings: Settings
 
-    def drawn(self, *key: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-        """A training epoch's batches; order, crops and flips follow from the key (seed, stage, epoch) alone."""
-        size, count = self.settings.image_size, len(self.targets)
-        order = np.random.default_rng((*key, 0)).permutation(count)
-        views = Views.drawn(count, self.settings.train_size - size, *key, 1)
-        cached = isinstance(self.inputs, Features)
-        which = np.random.default_rng((*key, 2)).integers(self.inputs.views.shape[1], size=count) if cached else None
-        for indices in batches(order, self.settings.batch_size):
-            if cached:
-                yield {"features": self.inputs.batch(indices, which[indices])}, self.targets[indices]
-            else:
-                yield {"images": views.of(self.inputs[indices], indices, size)}, self.targets[indices]
+    def drawn(self, fabric: Fabric, *key: int) -> Iterator[tuple[dict[str, Tensor], Tensor, int]]:
+        """A training epoch's batches: this process's inputs and targets, and the images of all processes together.
 
-    def whole(self, size: int) -> Iterator[dict[str, Tensor]]:
-        """Batches of that size in order, neither cropped nor flipped."""
-        views = Views.whole(len(self.targets))
-        for indices in batches(np.arange(len(self.targets)), size):
-            if isinstance(self.inputs, Features):
-                yield {"features": self.inputs.batch(indices, np.zeros_like(indices))}
+        Order, crops and flips follow from the key (seed, stage, epoch) alone.
+        """
+        count, settings = len(self.targets), self.settings
+        order = np.random.default_rng((*key, 0)).permutation(count)
+        views = Views.drawn(count, settings.train_size - settings.image_size, *key, 1)
+        which = None
+        if isinstance(self.inputs, Features):
+            which = np.random.default_rng((*key, 2)).integers(self.inputs.views.shape[1], size=count)
+        for inputs, share, together in self.fed(fabric, order, settings.batch_size, views, which):
+            yield inputs, self.targets[share].to(fabric.device), together
+
+    def whole(self, fabric: Fabric, size: int) -> Iterator[tuple[dict[str, Tensor], np.ndarray]]:
+        """This process's inputs in batches of that size, neither cropped nor flipped, and which images they are."""
+        order, views = np.arange(len(self.targets)), Views.whole(len(self.targets))
+        which = np.zeros_like(order) if isinstance(self.inputs, Features) else None
+        for inputs, share, _ in self.fed(fabric, order, size * fabric.world_size, views, which):
+            yield inputs, share
+
+    def fed(
+        self, fabric: Fabric, order: np.ndarray, size: int, views: Views, which: np.ndarray | None
+    ) -> Iterator[tuple[dict[str, Tensor], np.ndarray, int]]:
+        """Read ahead in threads as uint8 or float16; cropped, flipped and made float32 on the device."""
+
+        def read(indices: np.ndarray) -> tuple[Tensor, np.ndarray, int]:
+            share = indices[fabric.global_rank :: fabric.world_size]
+            rows = self.inputs[share] if which is None else self.inputs.batch(share, which[share])
+            return rows.pin_memory() if fabric.device.type == "cuda" else rows, share, len(indices)
+
+        for rows, share, together in ahead(read, batches(order, size)):
+            rows = rows.to(fabric.device, non_blocking=True)
+            if which is None:
+                yield {"images": views.of(rows, share, self.settings.image_size)}, share, together
             else:
-                yield {"images": views.of(self.inputs[indices], indices, self.settings.image_size)}
+                yield {"features": rows.float().contiguous(memory_format=torch.channels_last)}, share, together
 
 
 @dataclass
@@ -87,13 +104,16 @@ def fit(
     settings: Settings,
     run: Run,
     origin: dict,
-) -> tuple[nn.Module, Progress]:
+) -> Progress:
     """Trains the parts on the logits named `scored`, writing a resume state after each epoch.
 
     origin: what a resumed run must share with the interrupted one: parameters and parent's checksum.
     """
+    share_batchnorm(network, fabric)
     only(network, trained, settings)
     network.to(memory_format=torch.channels_last)
+    if settings.compile:
+        compiled(network)
     optimizer = torch.optim.SGD(
         groups(network, trained, settings),
         lr=settings.lr,
@@ -101,7 +121,7 @@ def fit(
         weight_decay=settings.weight_decay,
     )
     model, optimizer = fabric.setup(network, optimizer)
-    progress = restored(network, optimizer, run, origin)
+    progress = restored(network, optimizer, run)
     for epoch in range(len(progress.history), settings.epochs):
         started = time.monotonic()
         lr = settings.lr * settings.lr_drop ** (epoch // settings.lr_step)
@@ -116,13 +136,14 @@ def fit(
         if network.fusion is not None:
             row["alpha"] = network.fusion.alpha.item()
         if settings.evaluate_every and (epoch + 1) % settings.evaluate_every == 0:
-            scores = evaluate(fabric, model, network, test)[scored]
+            scores = evaluate(fabric, network, test)[scored]
             row["mAP"] = 100 * mean_average_precision(test.targets.numpy(), scores)
         progress.history.append(row)
         progress.seconds += time.monotonic() - started
-        save(network, optimizer, progress, run, origin)
-        print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
-    return model, progress
+        if fabric.is_global_zero:
+            save(network, optimizer, progress, run, origin)
+        fabric.print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
+    return progress
 
 
 def train_epoch(
@@ -134,20 +155,20 @@ def train_epoch(
     scored: str,
     epoch: int,
 ) -> float:
-    """Mean loss an image. Raises StudyError when it is not finite."""
+    """Mean loss an image, over all processes. Raises StudyError when it is not finite."""
     settings, total = train.settings, torch.zeros((), device=fabric.device)
     steps = math.ceil(len(train.targets) / settings.batch_size)
-    drawn = train.drawn(settings.seed, settings.stage, epoch)
-    for inputs, targets in bar(drawn, f"epoch {epoch + 1} of {settings.epochs}", total=steps):
-        inputs, targets = fabric.to_device((inputs, targets))
-        loss = multilabel_loss(getattr(model(**inputs), scored), targets, settings.difficult)
+    drawn = train.drawn(fabric, settings.seed, settings.stage, epoch)
+    for inputs, targets, together in bar(drawn, f"epoch {epoch + 1} of {settings.epochs}", total=steps):
+        logits = getattr(model(**inputs), scored)
+        loss = multilabel_loss(logits, targets, settings.difficult, images=together)
         optimizer.zero_grad()
-        fabric.backward(loss)
+        fabric.backward(loss * fabric.world_size)  # the processes' gradients are averaged
         optimizer.step()
         if network.fusion is not None:
             network.fusion.clamp()
-        total += loss.detach() * len(targets)
-    mean = total.item() / len(train.targets)
+        total += loss.detach() * together
+    mean = fabric.all_reduce(total, reduce_op="sum").item() / len(train.targets)
     if not math.isfinite(mean):
         raise StudyError(
             f"the loss of stage {settings.stage} is {mean} in epoch {epoch + 1}; the state before that epoch is kept, "
@@ -157,16 +178,23 @@ def train_epoch(
 
 
 @torch.inference_mode()
-def evaluate(fabric: Fabric, model: nn.Module, network: Network, split: Split) -> dict[str, np.ndarray]:
-    """Logits (images, C) float32 of each part the network has."""
+def evaluate(fabric: Fabric, network: Network, split: Split) -> dict[str, np.ndarray]:
+    """Logits (images, C) float32 of each part the network has; each process computes its share of the images."""
     network.eval()
-    found = {}
-    for inputs in split.whole(forward_batch(fabric.device)):
-        output = model(**fabric.to_device(inputs))
-        for name in LOGITS:
-            if (logits := getattr(output, name)) is not None:
-                found.setdefault(name, []).append(logits.float().cpu())
-    return {name: torch.cat(parts).numpy() for name, parts in found.items()}
+
+    def logits(size: int) -> dict[str, Tensor]:
+        found = {}
+        for inputs, share in split.whole(fabric, size):
+            with fabric.autocast():
+                output = network(**inputs)
+            for name in LOGITS:
+                if (part := getattr(output, name)) is not None:
+                    rows = found.setdefault(name, torch.zeros(len(split.targets), part.shape[1], device=part.device))
+                    rows[share] = part.float()
+        return found
+
+    found = largest_batch(logits, fabric.device)
+    return {name: fabric.all_reduce(part, reduce_op="sum").cpu().numpy() for name, part in found.items()}
 
 
 def save(network: Network, optimizer: torch.optim.Optimizer, progress: Progress, run: Run, origin: dict) -> None:
@@ -178,25 +206,11 @@ def save(network: Network, optimizer: torch.optim.Optimizer, progress: Progress,
     )
 
 
-def restored(network: Network, optimizer: torch.optim.Optimizer, run: Run, origin: dict) -> Progress:
+def restored(network: Network, optimizer: torch.optim.Optimizer, run: Run) -> Progress:
     """Puts back the state after the last whole epoch, if there is one."""
     if not run.resume.exists():
         return Progress(history=[])
     state = load_tensors(run.resume)
-    refuse_other(run, state["origin"], origin)
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
     return Progress(**state["progress"])
-
-
-def refuse_other(run: Run, found: dict, wanted: dict) -> None:
-    """Raises StudyError when a folder's run has other parameters, data or parent than the one asked for."""
-    for name, value in wanted["parameters"].items():
-        if found["parameters"].get(name) != value:
-            raise StudyError(
-                f"{run.folder} holds a run with {name} {found['parameters'].get(name)!r}, not {value!r}; "
-                f"delete that folder, or give another one by -p runs"
-            )
-    for name, what in {"parent_sha256": "its parent stage", "data_fingerprint": "the prepared data"}.items():
-        if found[name] != wanted[name]:
-            raise StudyError(f"{what} has changed since {run.folder} was trained; delete that folder to train it anew")

@@ -1,3 +1,6 @@
+import errno
+import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -80,6 +83,25 @@ def test_an_unreadable_image_leaves_no_array(tmp_path):
     with pytest.raises(StudyError, match="cannot be read"):
         prepare(replace(small(), open=broken), data=tmp_path, **SIZES)
     assert not [path for path in tmp_path.rglob("*.npy") if not path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("told_by", ["disk_usage", "posix_fallocate"])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch, told_by):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch:
+        if told_by == "disk_usage":
+            patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+        else:
+            patch.setattr(os, "posix_fallocate", full, raising=False)
+        with pytest.raises(
+            StudyError, match=r"scenes trainval at 40 px needs .* GiB are free; make room, name another"
+        ):
+            prepare(small(), data=tmp_path, **SIZES)
+    assert not [path for path in tmp_path.rglob("*40*") if path.is_file()]
+    assert prepare(small(), data=tmp_path, **SIZES).images("trainval", 40)
 
 
 def test_what_is_not_prepared(tmp_path):

@@ -17,7 +17,7 @@ from attnsem.paper import settings
 from attnsem.results import labels_table, parts_table, stages_table
 from attnsem.runs import held
 
-QUICK = {"dataset": "scenes", "epochs": 2, "lr_step": 1, "batch_size": 8, "device": "cpu"}
+QUICK = {"dataset": "scenes", "epochs": 2, "lr_step": 1, "batch_size": 8, "device": "cpu", "precision": "32-true"}
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +154,21 @@ def test_a_complete_stage_is_not_run_again(train, capsys):
 def test_another_parameter_is_refused(train):
     with pytest.raises(StudyError, match=r"holds a run with lr 0\.02, not 0\.5; delete that folder"):
         train(1, keep=True, lr=0.5)
+
+
+def test_automatic_precision_takes_that_of_the_run_there_is(train, monkeypatch):
+    monkeypatch.setattr(stages, "fastest_precision", lambda device: "bf16-mixed")
+    assert train(1, keep=True, precision="auto").settings.precision == "32-true"
+    assert train(1, precision="auto").settings.precision == "bf16-mixed"
+    with pytest.raises(StudyError, match="holds a run with precision 'bf16-mixed', not '32-true'"):
+        train(1, keep=True)
+
+
+def test_a_compiled_network_learns_what_another_does(train, runs):
+    if not any(map(shutil.which, ("g++", "clang++"))):
+        pytest.skip("torch.compile needs a C++ compiler")
+    compiled, plain = train(2, compile=True, epochs=1), train(2, epochs=1)
+    assert compiled.history["loss"].iloc[0] == pytest.approx(plain.history["loss"].iloc[0], rel=1e-3)
 
 
 def test_a_changed_parent_is_refused(train):

@@ -1,0 +1,151 @@
+"""Lightning Fabric as the study uses it: device, precision, and several processes that end where one would."""
+
+import ctypes
+import os
+import platform
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+
+from attnsem import StudyError
+from attnsem.runs import held
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
+
+
+def launched(device: str, *, precision: str, processes: int = 1, nodes: int = 1) -> Fabric:
+    """Fabric on `nodes` machines with `processes` each; float32 is IEEE's, TF32 is off."""
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    strategy = "auto"
+    if processes * nodes > 1:  # ŷ need not depend on S, and the others wait while the first caches features
+        strategy = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False, timeout=timedelta(days=2))
+    fabric = Fabric(accelerator=device, devices=processes, num_nodes=nodes, precision=precision, strategy=strategy)
+    fabric.launch()
+    if fabric.device.type == "cpu":
+        keep_memory()
+    return fabric
+
+
+def keep_memory() -> None:
+    """Lets glibc keep freed memory: fresh pages for each batch cost up to a third of a step (mallopt(3))."""
+    if platform.libc_ver()[0] == "glibc":
+        libc, trim_threshold, mmap_max = ctypes.CDLL(None), -1, -4
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, -1)
+
+
+def fastest_precision(device: str) -> str:
+    """bf16-mixed where the hardware multiplies bfloat16 (Ampere and newer; AVX512-BF16 or AMX), else 32-true."""
+    kind = (
+        (torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")).type
+        if device == "auto"
+        else device
+    )
+    if kind == "cuda":
+        able = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif kind == "cpu":
+        able = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16"))
+    else:
+        able = False
+    return "bf16-mixed" if able else "32-true"
+
+
+class SharedBatchNorm2d(nn.BatchNorm2d):
+    """Normalises by the batches of all processes together, on CPUs, for which torch has no SyncBatchNorm.
+
+    Mean and variance by two passes, in float32; a process may have no image in a batch.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, K, h, w), this process's images. Returns the same shape."""
+        if not self.training:
+            return super().forward(x)
+        values = x.float()
+        count = all_reduce(torch.tensor(float(x.numel() // x.shape[1])))
+        mean = all_reduce(values.sum((0, 2, 3))) / count
+        centred = values - mean[:, None, None]
+        variance = all_reduce(centred.square().sum((0, 2, 3))) / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        scale = self.weight / (variance + self.eps).sqrt()
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+
+def share_batchnorm(network: nn.Module, fabric: Fabric) -> nn.Module:
+    """Lets BatchNorm see the whole batch where several processes have a part of it each."""
+    if fabric.world_size == 1:
+        return network
+    if fabric.device.type != "cpu":
+        from timm.layers import convert_sync_batchnorm  # takes two seconds, and one process does not need it
+
+        return convert_sync_batchnorm(network)
+    for name, module in network.named_modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = SharedBatchNorm2d
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise StudyError(
+                f"{name} is a {type(module).__name__}, which several processes on a CPU cannot share; use one process"
+            )
+    return network
+
+
+def compiled(network: nn.Module) -> None:
+    """Compiles the network where it stands; StudyError where there is no compiler for what torch.compile writes."""
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++", "cl")):
+        raise StudyError("compile=True needs a C++ compiler and none is found; install g++, or leave compile False")
+    network.compile()
+
+
+@contextmanager
+def held_by_all(fabric: Fabric, folder: Path) -> Iterator[None]:
+    """Holds a folder for all processes of a run: the first has the lock, and all fail where it cannot get it."""
+    with ExitStack() as stack:
+        refusal = None
+        if fabric.is_global_zero:
+            try:
+                stack.enter_context(held(folder))
+            except StudyError as error:
+                refusal = str(error)
+        if refusal := fabric.broadcast(refusal):
+            raise StudyError(refusal)
+        yield
+        fabric.barrier()
+
+
+def ahead(work: Callable[[Item], Result], items: Iterable[Item], depth: int = 2) -> Iterator[Result]:
+    """work(item) of each item in order, in threads, the next ones begun before they are asked for."""
+    begun = deque()
+    with ThreadPoolExecutor(depth) as pool:
+        for item in items:
+            begun.append(pool.submit(work, item))
+            if len(begun) > depth:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+
+
+def largest_batch(work: Callable[[int], Result], device: torch.device) -> Result:
+    """work(images in a batch) with as many as fit; on a CPU 32, beyond which there is no gain."""
+    size = 32 if device.type == "cpu" else 256
+    while True:
+        try:
+            return work(size)
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+        size //= 2
+        torch.cuda.empty_cache()
