@@ -20,7 +20,7 @@ STAGE3 ?=
 STAGE4 ?=
 VIEW ?=
 
-.PHONY: study test lab lint lock clean
+.PHONY: study test lab lint bench lock clean
 .DEFAULT_GOAL := study
 
 define notebook
@@ -34,8 +34,9 @@ study: .venv/ready
 	$(call notebook,02_train_stage2,$(STAGE) $(STAGE2))
 	$(call notebook,03_train_stage3,$(STAGE) $(STAGE3))
 	$(call notebook,04_train_stage4,$(STAGE) $(STAGE4))
-	$(call notebook,09_attention_channels,$(STAGE) -p figures "$(FIGURES)" $(VIEW))
-	$(call notebook,11_predict,$(STAGE) -p out "$(RUNS)/$(NAME)/predictions" $(VIEW))
+	$(call notebook,09_attention_channels,$(STAGE) -p figures "$(FIGURES)" $(VIEW)) & other=$$!; \
+	$(call notebook,11_predict,$(STAGE) -p out "$(RUNS)/$(NAME)/predictions" $(VIEW)); ended=$$?; \
+	wait $$other && exit $$ended
 	@echo "executed notebooks: $(RUNS)/$(NAME)/notebooks, figures: $(FIGURES)/$(NAME)"
 
 test: .venv/ready
@@ -47,6 +48,11 @@ lab: .venv/ready
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+bench: .venv/ready
+	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.equal
 
 lock: .venv/ready
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --no-header \

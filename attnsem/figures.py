@@ -175,6 +175,26 @@ def predictions(image: np.ndarray, probabilities: pd.Series, title: str, *, most
     return figure
 
 
+@_styled
+def growth(table: pd.DataFrame, units: dict[str, str], machine: str) -> Figure:
+    """Time and memory over the size of the work, both axes logarithmic; a dotted line is proportional to the size.
+
+    table: rows with what, size, seconds and gib; units: what one time is of, for each `what`.
+    """
+    figure, axes = _subplots(2, len(units), height=3.6)
+    for column, (what, unit) in zip(axes.T, units.items(), strict=True):
+        rows = table[table["what"] == what]
+        for ax, values, name in zip(column, ("seconds", "gib"), (f"s {unit}", "GiB, peak"), strict=True):
+            ax.loglog(rows["size"], rows[values], marker=".", color=COLOURS[0])
+            first = rows.iloc[0]
+            ax.loglog(rows["size"], first[values] * rows["size"] / first["size"], ":", color=COLOURS[-1])
+            ax.set(xlabel=what, ylabel=name)
+            ax.set_xticks(rows["size"], [str(size) for size in rows["size"]], rotation=45)
+            ax.minorticks_off()
+    figure.suptitle(f"Cost as work grows, {machine}; dotted: proportional", fontsize=FONT)
+    return figure
+
+
 def _subplots(rows: int, columns: int, height: float) -> tuple[Figure, np.ndarray]:
     """height: in inches, of the whole figure. The axes are (rows, columns)."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained", dpi=DPI)

@@ -13,6 +13,7 @@ from attnsem.figures import (
     AttendedImage,
     attention_over_images,
     example_images,
+    growth,
     label_bars,
     label_distribution,
     learning_curves,
@@ -90,3 +91,13 @@ def test_predictions_are_the_likeliest_first():
     figure = drawn(predictions(IMAGE, probabilities, "photo", most=2))
     assert [text.get_text() for text in figure.axes[1].get_yticklabels()] == ["dog", "cow"]
     assert [bar.get_width() for bar in figure.axes[1].containers[0]] == [0.8, 0.5]
+
+
+def test_growth_draws_time_and_memory_beside_what_is_proportional():
+    rows = [("labels", 20, 1.0, 2.0), ("labels", 80, 3.0, 2.5), ("pixels", 64, 5.0, 1.0), ("pixels", 128, 20.0, 4.0)]
+    table = pd.DataFrame(rows, columns=["what", "size", "seconds", "gib"])
+    figure = drawn(growth(table, {"labels": "a step", "pixels": "an epoch"}, "cpu: one"))
+    assert len(figure.axes) == 4 and "cpu: one" in words(figure)
+    measured, proportional = figure.axes[0].lines
+    assert list(measured.get_ydata()) == [1.0, 3.0] and list(proportional.get_ydata()) == [1.0, 4.0]
+    assert [ax.get_ylabel() for ax in figure.axes] == ["s a step", "s an epoch", "GiB, peak", "GiB, peak"]

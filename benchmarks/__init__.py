@@ -1,0 +1,1 @@
+"""Where the study's time goes, each row beside a plain loop in the same run: `python -m benchmarks`."""

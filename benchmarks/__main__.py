@@ -1,0 +1,40 @@
+"""`python -m benchmarks` prints the table and writes benchmarks/results/<name>.json."""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from attnsem.engine import fastest_precision
+from attnsem.runs import environment, write_json
+from benchmarks import rows
+from benchmarks.measure import Limits, as_dict, heading
+from benchmarks.report import RESULTS, write_report
+
+parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(rows.PARTS)}; all without")
+parser.add_argument("--device", default="cpu")
+parser.add_argument("--batch", type=int, default=24, help="images in a training batch")
+parser.add_argument("--rounds", type=int, default=3)
+parser.add_argument("--photos", type=Path, help="folder of JPEGs; without, some are generated")
+parser.add_argument("--name", help="of the file under benchmarks/results; the device's kind without")
+given = parser.parse_args()
+if unknown := set(given.parts) - set(rows.PARTS):
+    parser.error(f"no part {min(unknown)!r}; there are {', '.join(rows.PARTS)}")
+
+device = torch.device(given.device)
+limits = Limits.measured(device)
+print(f"matrix products: {', '.join(f'{name} {rate / 1e9:.0f} GFLOP/s' for name, rate in limits.flops.items())}")
+print(f"copies: {limits.bytes / 1e9:.1f} GB/s; fastest precision by rule: {fastest_precision(device.type)}")
+print(heading())
+machine = {"date": time.strftime("%Y-%m-%d"), "batch": given.batch, "rounds": given.rounds, **environment(device)}
+measured = {}
+with tempfile.TemporaryDirectory() as folder:
+    setting = rows.Setting(device, given.batch, given.rounds, limits, Path(folder), given.photos)
+    for part in given.parts or rows.PARTS:
+        measured[part] = as_dict(rows.PARTS[part](setting))
+        content = machine | {"limits": {"flops": limits.flops, "bytes": limits.bytes}, "rows": measured}
+        write_json(RESULTS / f"{given.name or device.type}.json", content)
+write_report()

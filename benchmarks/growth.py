@@ -1,0 +1,114 @@
+"""`python -m benchmarks.growth`: time and memory as images, labels and pixels grow, each point in a process of its own.
+
+Writes benchmarks/results/growth-<device>.json and figures/growth-<device>.svg.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+
+from attnsem import stages, training
+from attnsem.arrays import Images
+from attnsem.engine import fastest_precision, launched
+from attnsem.features import Features
+from attnsem.figures import growth
+from attnsem.paper import ROOT, Settings
+from attnsem.runs import environment, write_figure, write_json
+from attnsem.training import Split
+from benchmarks.measure import seconds
+from benchmarks.report import RESULTS, write_report
+
+POINTS = {
+    "images": (1500, 6000, 25000),
+    "cached images": (500, 2000, 8000),
+    "labels": (20, 80, 320, 1000),
+    "pixels": (224, 336, 448, 672),
+}
+UNITS = {"images": "to read an epoch", "cached images": "an epoch", "labels": "a step", "pixels": "a step"}
+
+
+def zeros(folder: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """A mapped array on the disk, as prepared arrays and cached features are."""
+    return np.lib.format.open_memmap(folder / "array.npy", "w+", dtype, shape)
+
+
+def epoch(fabric: Fabric, settings: Settings, inputs: Images | Features, labels: int) -> Callable[[], float]:
+    """An epoch of the settings' stage, as training.fit runs it."""
+    network = stages.network_of(settings, labels).to(fabric.device, memory_format=torch.channels_last)
+    trained = stages.trained_parts(settings, network)
+    training.only(network, trained, settings)
+    optimizer = torch.optim.SGD(training.groups(network, trained, settings), lr=settings.lr, momentum=0.9)
+    model, optimizer = fabric.setup(network, optimizer)
+    split = Split(inputs, torch.zeros(len(inputs), labels, dtype=torch.int8), settings)
+    scored = stages.SCORED[settings.stage]
+    return lambda: training.train_epoch(fabric, model, network, optimizer, split, scored, 0)
+
+
+def work_of(what: str, size: int, fabric: Fabric, folder: Path) -> Callable[[], object]:
+    given = {"dataset": "growth", "weights": "none", "precision": fastest_precision(fabric.device.type)}
+    if what == "images":
+        settings = Settings(stage=1, **given)
+        inputs = Images(zeros(folder, (size, 512, 512, 3), np.uint8), np.arange(size), "")
+        split = Split(inputs, torch.zeros(size, 20, dtype=torch.int8), settings)
+        return lambda: deque(split.drawn(fabric, 0, 1, 0), maxlen=0)
+    if what == "pixels":
+        settings = Settings(stage=1, train_size=size, image_size=size, batch_size=8, **given)
+        return epoch(fabric, settings, Images(zeros(folder, (8, size, size, 3), np.uint8), np.arange(8), ""), 20)
+    images, labels, stage = (24, size, 3) if what == "labels" else (size, 20, 1)
+    settings = Settings(stage=stage, feature_cache=1, train_backbone=False, **given)
+    return epoch(fabric, settings, Features(zeros(folder, (images, 1, 1024, 14, 14), np.float16)), labels)
+
+
+def memory(device: torch.device) -> float:
+    """GiB that the process itself has taken: on a CPU without mapped files, and what is once taken is kept."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 2**20 for line in lines if line.startswith("RssAnon"))
+
+
+def point(what: str, size: int, device: str) -> dict:
+    fabric = launched(device, precision=fastest_precision(device))
+    with tempfile.TemporaryDirectory() as folder:
+        work = work_of(what, size, fabric, Path(folder))
+        work()
+        took = min(seconds(work, fabric.device) for _ in range(2))
+    return {"what": what, "size": size, "seconds": took, "gib": memory(fabric.device)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--point", nargs=2, metavar=("WHAT", "SIZE"), help="measure this point alone")
+    given = parser.parse_args()
+    if given.point:
+        print(json.dumps(point(given.point[0], int(given.point[1]), given.device)))
+        return
+    rows = []
+    for what, sizes in POINTS.items():
+        for size in sizes:
+            command = [sys.executable, "-m", "benchmarks.growth", "--device", given.device, "--point", what, str(size)]
+            done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+            rows.append(json.loads(done.stdout.splitlines()[-1]))
+            print(rows[-1], flush=True)
+    table = pd.DataFrame(rows)
+    machine = environment(given.device)
+    content = {"date": time.strftime("%Y-%m-%d"), "rows": rows, **machine}
+    write_json(RESULTS / f"growth-{given.device}.json", content)
+    write_figure(ROOT / "figures" / f"growth-{given.device}.svg", growth(table, UNITS, machine["device"]))
+    write_report()
+
+
+if __name__ == "__main__":
+    main()

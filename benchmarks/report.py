@@ -1,0 +1,75 @@
+"""benchmarks/README.md from the files under benchmarks/results."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from attnsem.paper import ROOT
+from attnsem.results import as_markdown
+from attnsem.runs import read_json, write
+from benchmarks.measure import Row, heading, line
+
+RESULTS = ROOT / "benchmarks/results"
+HEAD = """# Where the time goes
+
+Written by the commands below from the files in [results](results); none of it is typed.
+
+- `python -m benchmarks` compares, part by part, a plain script (plain.py: JPEGs decoded in a DataLoader, contiguous
+  float32, the backbone recomputed in frozen stages, scikit-learn in a loop) with the study's own code, in turn in one
+  run. Ratios are medians over the rounds, with the lowest and the highest. The machine's limit is the longer of two
+  times: the float operations of the work at the rate of a large matrix product, and the bytes that PyTorch's
+  operators read and write at the rate of a large copy, both measured in the same run.
+- `python -m benchmarks.growth` lets the work grow: images at 512 pixels that are read and cropped to 448 (up to 25,000,
+  as MIRFlickr has), images whose features are cached under a linear classifier, labels of `proposed` in stage 3 (24
+  images), and the pixels of DenseNet-121's training step (8 images). Memory is the process's own, without mapped files.
+  The step of stage 3 has a part that does not depend on the labels (`conv_att`'s 512 channels) and one that is
+  proportional to them; pixels count squared, for there are so many more positions.
+- `python -m benchmarks.equal` asks whether the faster paths end at the same mAP.
+
+On a GPU: `python -m benchmarks --device cuda`, likewise `growth`.
+"""
+
+
+def machine(found: dict) -> str:
+    versions = ", ".join(f"{name} {found['versions'][name]}" for name in ("torch", "torchvision", "numpy"))
+    return f"{found['device']}; {versions}; {found['date']}; revision {found['git']}.\n"
+
+
+def speed(path: Path) -> str:
+    found = read_json(path)
+    rates = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in found["limits"]["flops"].items())
+    told = (
+        f"Matrix products {rates}; copies {found['limits']['bytes'] / 1e9:.0f} GB/s; training batch {found['batch']}."
+    )
+    rows = [line(Row(**row)) for part in found["rows"].values() for row in part]
+    return "\n".join([f"## {path.stem}\n", machine(found), told, "", heading(), *rows, ""])
+
+
+def equal(path: Path) -> str:
+    found = read_json(path)
+    table = pd.DataFrame(found["rows"]).groupby("what", sort=False)
+    shown = pd.DataFrame(
+        {
+            "mAP (%)": table["mAP"].mean().map("{:.2f}".format),
+            "of single seeds": table["mAP"].agg(lambda values: ", ".join(f"{value:.2f}" for value in values)),
+        }
+    ).reset_index()
+    return f"## Equal results, `scenes`\n\n{machine(found)}\n{as_markdown(shown)}"
+
+
+def growth(path: Path) -> str:
+    found = read_json(path)
+    figure = f"../figures/{path.stem}.svg"
+    rows = pd.DataFrame(found["rows"])
+    rows["seconds"], rows["gib"] = rows["seconds"].map("{:.2f}".format), rows["gib"].map("{:.2f}".format)
+    return f"## Cost as work grows\n\n{machine(found)}\n![time and memory]({figure})\n\n{as_markdown(rows)}"
+
+
+def report() -> str:
+    kinds = {"equal": equal, "growth": growth}
+    paths = sorted(RESULTS.glob("*.json"))
+    return "\n".join([HEAD, *(kinds.get(path.stem.split("-")[0], speed)(path) for path in paths)])
+
+
+def write_report() -> None:
+    write(ROOT / "benchmarks/README.md", lambda partial: partial.write_text(report()))
