@@ -17,7 +17,10 @@ from attnsem.paper import settings
 from attnsem.results import labels_table, parts_table, stages_table
 from attnsem.runs import held
 
-QUICK = {"dataset": "scenes", "epochs": 2, "lr_step": 1, "batch_size": 8, "device": "cpu", "precision": "32-true"}
+QUICK = {"dataset": "scenes", "epochs": 2, "lr_step": 1, "batch_size": 8, "feature_cache": 0} | {
+    "precision": "32-true",
+    "device": "cpu",
+}
 
 
 @pytest.fixture(scope="module")
