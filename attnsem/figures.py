@@ -191,6 +191,11 @@ def growth(table: pd.DataFrame, units: dict[str, str], machine: str) -> Figure:
             ax.set(xlabel=what, ylabel=name)
             ax.set_xticks(rows["size"], [str(size) for size in rows["size"]], rotation=45)
             ax.minorticks_off()
+            ax.yaxis.set_major_formatter("{x:g}")
+            for row in (rows.iloc[0], rows.iloc[-1]):
+                place = (row["size"], row[values])
+                ax.annotate(f"{row[values]:.2g}", place, (0, -11), textcoords="offset points", ha="center")
+            ax.margins(x=0.2, y=0.35)
     figure.suptitle(f"Cost as work grows, {machine}; dotted: proportional", fontsize=FONT)
     return figure
 
