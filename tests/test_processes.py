@@ -26,19 +26,25 @@ def two_processes(stage, **parameters):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory, scenes_data):
+def data(tmp_path_factory, scenes_data):
+    """A copy of the prepared data, to write features to."""
+    return shutil.copytree(scenes_data, tmp_path_factory.mktemp("own") / "data")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("alone")
     for stage in (1, 2, 3, 4):
-        stages.train(stage, **GIVEN, data=scenes_data, runs=folder)
+        stages.train(stage, **GIVEN, data=data, runs=folder)
     return folder
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3, 4])
-def test_curves_weights_and_scores_are_those_of_one_process(alone, tmp_path, scenes_data, stage):
+def test_curves_weights_and_scores_are_those_of_one_process(alone, tmp_path, data, stage):
     """24 images in batches of 11: the last has two, one for each process; all 32 test images are scored once."""
     runs = shutil.copytree(alone, tmp_path / "runs")
     shutil.rmtree(next(runs.glob(f"scenes/*/seed0/stage{stage}")))
-    done = two_processes(stage, **GIVEN, data=scenes_data, runs=runs)
+    done = two_processes(stage, **GIVEN, data=data, runs=runs)
     assert done.returncode == 0, done.stderr
     one, two = (stages.complete_run(settings(stage, dataset="scenes"), folder) for folder in (alone, runs))
     assert (one.manifest["processes"], two.manifest["processes"]) == (1, 2)
@@ -51,9 +57,9 @@ def test_curves_weights_and_scores_are_those_of_one_process(alone, tmp_path, sce
         assert two.scores()[part] == pytest.approx(one.scores()[part], abs=1e-3), part
 
 
-def test_all_processes_end_where_the_folder_is_held(tmp_path, scenes_data):
+def test_all_processes_end_where_the_folder_is_held(tmp_path, data):
     with held(tmp_path / "scenes/densenet/seed0/stage1"):
-        done = two_processes(1, **GIVEN, data=scenes_data, runs=tmp_path)
+        done = two_processes(1, **GIVEN, data=data, runs=tmp_path)
     assert done.returncode != 0 and "is being written by another process" in done.stderr
 
 
