@@ -19,7 +19,7 @@ from torch import Tensor
 
 from attnsem import StudyError
 from attnsem.datasets.dataset import Dataset
-from attnsem.progress import bar
+from attnsem.notebook import bar
 from attnsem.runs import checksum, held, read_json, rooted, write, write_json
 
 CHUNK = 64  # images between two records of progress

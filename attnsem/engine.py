@@ -111,13 +111,16 @@ def compiled(network: nn.Module) -> None:
 
 
 @contextmanager
-def held_by_all(fabric: Fabric, folder: Path) -> Iterator[None]:
-    """Holds a folder for all processes of a run: the first has the lock, and all fail where it cannot get it."""
+def held_by_all(fabric: Fabric, folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Holds a folder for all processes of a run: the first has the lock, and all fail where it cannot get it.
+
+    wait: for another run that has it, as runs side by side do that want the same cache.
+    """
     with ExitStack() as stack:
         refusal = None
         if fabric.is_global_zero:
             try:
-                stack.enter_context(held(folder))
+                stack.enter_context(held(folder, wait=wait))
             except StudyError as error:
                 refusal = str(error)
         if refusal := fabric.broadcast(refusal):

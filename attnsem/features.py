@@ -1,8 +1,9 @@
-"""Cached features of a frozen backbone: a fixed set of augmented views, float16, memory-mapped."""
+"""Cached outputs of frozen parts for a fixed set of augmented views, memory-mapped."""
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from attnsem.arrays import Images, Prepared, Views, batches, fill
 from attnsem.engine import held_by_all, largest_batch
+from attnsem.model import Network
 from attnsem.paper import Settings
 
 VIEWS_SEED = 20468  # views are the same for every seed and stage, so that runs share them
@@ -27,16 +29,28 @@ def state_checksum(network: nn.Module) -> str:
 
 @dataclass(frozen=True)
 class Features:
-    """views: (images, V, D, h, w) float16, mapped; rows: those of the split."""
+    """views: (images, V, K, h, w), mapped; rows: those of the split; of: "features" (float16) or "maps", which are
+    Network.forward_maps of them; baseline: (rows, V, C) logits to take for the maps' y′."""
 
     views: np.ndarray
+    rows: np.ndarray
+    of: str = "features"
+    baseline: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.views)
+        return len(self.rows)
 
     def batch(self, indices: np.ndarray, which: np.ndarray) -> Tensor:
-        """indices, which: (N,) images and which of their views. Returns (N, D, h, w) float16, read into memory."""
-        return torch.from_numpy(self.views[indices, which])
+        """indices, which: (N,) images and which of their views. Returns (N, K, h, w), read into memory."""
+        found = torch.from_numpy(self.views[self.rows[indices], which])
+        if self.baseline is not None:
+            found[:, : self.baseline.shape[2]] = self.baseline[indices, which][..., None, None]
+        return found
+
+    def pooled(self) -> Tensor:
+        """(rows, V, K) float32 means over the positions."""
+        chunks = (self.views[self.rows[chunk]] for chunk in batches(np.arange(len(self)), 256))
+        return torch.cat([torch.from_numpy(chunk).float().mean((3, 4)) for chunk in chunks])
 
 
 def cached(
@@ -44,23 +58,53 @@ def cached(
 ) -> Features:
     """The split's features: `views` augmented ones of training images, or (views=0) the whole test images.
 
-    Keyed by what they depend on: the backbone's weights, views, ids, sizes and precision. Goes on if interrupted.
+    Keyed by what they depend on: the backbone's weights, views, ids, sizes and precision; `train` has its rows of
+    `trainval`. Goes on if interrupted.
     """
     size = settings.train_size if views else settings.image_size
-    images = prepared.images(split, size)
+    holder = "trainval" if split == "train" else split
+    images, rows = prepared.images(holder, size), prepared.images(split, size).rows
     key = {
         "backbone": [settings.backbone, state_checksum(backbone)],
-        "images": [images.sha256, split, settings.image_size],
+        "images": [images.sha256, holder, settings.image_size],
         "views": [views, VIEWS_SEED],
         "precision": settings.precision,
     }
-    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-    target = data / "features" / prepared.description["images"] / f"{split}-{name}.npy"
-    with held_by_all(fabric, target.with_suffix("")):
+    target = data / "features" / prepared.description["images"] / f"{holder}-{short(key)}.npy"
+    made = partial(compute, fabric, backbone, images, target, settings, views)
+    return Features(made_once(fabric, target, made), rows)
+
+
+def cached_maps(fabric: Fabric, network: Network, features: Features) -> Features:
+    """Network.forward_maps of cached features, float32: all that stage 3 needs while the attention stands still."""
+    path = Path(features.views.filename)
+    key = [path.stem, state_checksum(nn.ModuleList([network.classifier, network.attention]))]
+    target = path.with_name(f"{path.stem}-maps-{short(key)}.npy")
+    network.eval()
+
+    @torch.inference_mode()
+    def rows(start: int, stop: int) -> np.ndarray:
+        x = torch.from_numpy(np.array(features.views[start:stop])).to(fabric.device).float()
+        with fabric.autocast():
+            found = network.forward_maps(x.flatten(0, 1).contiguous(memory_format=torch.channels_last))
+        return found.unflatten(0, x.shape[:2]).cpu().numpy()
+
+    shape = (*features.views.shape[:2], *rows(0, 1).shape[2:])
+    made = partial(fill, target, shape, np.float32, rows, f"attention of {shape[0]} images, {shape[1]} views each")
+    return replace(features, views=made_once(fabric, target, made), of="maps")
+
+
+def short(key: object) -> str:
+    return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+
+
+def made_once(fabric: Fabric, target: Path, make: Callable[[], None]) -> np.ndarray:
+    """The mapped array, made by the first process that asks for it while the others wait."""
+    with held_by_all(fabric, target.with_suffix(""), wait=True):
         if fabric.is_global_zero and not target.exists():
-            compute(fabric, backbone, images, target, settings, views)
+            make()
         fabric.barrier()
-    return Features(np.load(target, mmap_mode="r"))
+    return np.load(target, mmap_mode="r")
 
 
 def compute(fabric: Fabric, backbone: nn.Module, images: Images, target: Path, settings: Settings, views: int) -> None:

@@ -100,6 +100,43 @@ def _name_rows(ax: Axes, names: Sequence[str]) -> None:
 
 
 @_styled
+def label_columns(table: pd.DataFrame, title: str) -> Figure:
+    """AP of every label (%) as grouped columns, as the paper's Figure 3. table: as in label_bars."""
+    figure, [[ax]] = _subplots(1, 1, height=3)
+    width = 0.8 / len(table)
+    for i, (name, row) in enumerate(table.iterrows()):
+        ax.bar(np.arange(len(row)) + (i + 0.5) * width - 0.4, row, width, color=COLOURS[i % len(COLOURS)], label=name)
+    ax.set_xticks(range(table.shape[1]), table.columns, rotation=90)
+    ax.set(ylabel="AP (%); mAP is the mean", xlim=(-0.6, table.shape[1] - 0.4))
+    ax.grid(axis="y", color="lightgrey", linewidth=0.5)
+    figure.suptitle(title, fontsize=FONT + 1)
+    figure.legend(loc="outside upper center", ncols=min(len(table), 4))
+    return figure
+
+
+@_styled
+def differences(table: pd.DataFrame, title: str, published: pd.Series | None = None) -> Figure:
+    """Differences of mAP with their 95 % intervals, and hollow marks for the paper's.
+
+    table: rows are what is compared, columns difference, low and high, in points; published: points by the same names.
+    """
+    figure, [[ax]] = _subplots(1, 1, height=1.1 + 0.19 * len(table))
+    places = np.arange(len(table))
+    spread = [table["difference"] - table["low"], table["high"] - table["difference"]]
+    ax.axvline(0, color="black", linewidth=0.8)
+    ax.errorbar(table["difference"], places, xerr=spread, fmt=MARKERS[0], markersize=4, color=COLOURS[0],
+                capsize=2, label="measured, 95 % of resampled test sets")  # fmt: skip
+    if published is not None:
+        ax.plot(published.reindex(table.index), places, MARKERS[2], markersize=6, color=COLOURS[3],
+                fillstyle="none", label="the paper's")  # fmt: skip
+    _name_rows(ax, table.index)
+    ax.set_xlabel(f"points of mAP, {table.index.name}")
+    figure.suptitle(title, fontsize=FONT + 1)
+    figure.legend(loc="outside upper center", ncols=2)
+    return figure
+
+
+@_styled
 def label_distribution(targets: pd.DataFrame) -> Figure:
     """Share of images that show each label (%). targets: a row a split, a column a label, in %."""
     figure, [[ax]] = _subplots(1, 1, height=1 + 0.19 * targets.shape[1])

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from attnsem.paper import ALPHA, Variant
+from attnsem.paper import ALPHA, VARIANTS, Variant
 
 
 def conv_block(inputs: int, outputs: int, kernel: int = 1) -> nn.Sequential:
@@ -18,15 +18,20 @@ class Classifier(nn.Module):
     """Average pooling and a fully connected layer, as for y' and ỹ: (N, D, h, w) -> (N, C) logits.
 
     In float32 under autocast too: bfloat16's 8 bits would give every other image the score of another.
+    Controls pool by the greatest value, or have a hidden layer (hidden units, 0 for none) and ReLU.
     """
 
-    def __init__(self, *, channels: int, labels: int):
+    def __init__(self, *, channels: int, labels: int, pool: str = "average", hidden: int = 0):
         super().__init__()
-        self.fc = nn.Linear(channels, labels)
+        self.pool = pool
+        self.hidden = nn.Linear(channels, hidden) if hidden else None
+        self.fc = nn.Linear(hidden or channels, labels)
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            return self.fc(x.to(self.fc.weight.dtype).mean((2, 3)))
+            x = x.to(self.fc.weight.dtype)
+            x = x.amax((2, 3)) if self.pool == "max" else x.mean((2, 3))
+            return self.fc(x if self.hidden is None else self.hidden(x).relu())
 
 
 def spatial_softmax(z: Tensor) -> Tensor:
@@ -103,31 +108,60 @@ class SemanticPart(nn.Module):
         return self.classifier(self.forward_features(x, squeezed))
 
 
-def gated(gate: str, z: Tensor, a: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+def gated(gate: str, z: Tensor, a: Tensor, s: Tensor, x: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """What the semantic part reads and what its SE1 squeezes, each (N, C, h, w).
 
     "literal" squeezes A, whose mean is 1/(h w) for every image and label; "logits" squeezes Z, before the
-    softmax; "confidence" reads σ(S) ∘ A, as Zhu et al. 2017 do.
+    softmax; "confidence" reads σ(S) ∘ A, as Zhu et al. 2017 do; "signed" S ∘ A; "pooled", of x (N, D, h, w), the
+    features that each label attends to, Σ a_ij x_ij, with the labels as positions: (N, D, C, 1).
     """
     if gate == "logits":
         return a, z
-    x = s.to(a.dtype).sigmoid() * a if gate == "confidence" else a
-    return x, x
+    if gate == "pooled":
+        read = torch.einsum("nchw,ndhw->ndc", a, x.to(a.dtype))[..., None]
+    else:
+        read = {"literal": a, "confidence": s.to(a.dtype).sigmoid() * a, "signed": s.to(a.dtype) * a}[gate]
+    return read, read
+
+
+def shuffled(*maps: Tensor) -> tuple[Tensor, ...]:
+    """A control: each image's channels in another order, the same for all the maps (N, C, h, w)."""
+    n, c = maps[0].shape[:2]
+    order = torch.rand(n, c, device=maps[0].device).argsort(1)[..., None, None]
+    return tuple(part.gather(1, order.expand_as(part)) for part in maps)
+
+
+def head_of(variant: Variant, *, channels: int, labels: int, gate: str) -> nn.Module | None:
+    """What gives ỹ where attention alone does not. The two-layer control has as many parameters as `proposed`."""
+    if variant.head == "semantic":
+        from_maps = variant.attention and gate != "pooled"
+        return SemanticPart(channels=labels if from_maps else channels, labels=labels, variant=variant)
+    if variant.head in ("average", "max"):
+        return Classifier(channels=channels, labels=labels, pool=variant.head)
+    if variant.head == "two_layer":
+        with torch.device("meta"):
+            attention = Attention(channels=channels, labels=labels)
+            semantic = SemanticPart(channels=labels, labels=labels, variant=VARIANTS["proposed"])
+        parameters = sum(p.numel() for part in (attention, semantic) for p in part.parameters())
+        return Classifier(channels=channels, labels=labels, hidden=parameters // (channels + labels + 1))
+    return None
 
 
 class Fusion(nn.Module):
-    """Eq. (9): ŷ = α y' + (1 − α) ỹ, α learned from 0.48; ours: clamped to [0, 1] after each step."""
+    """Eq. (9): ŷ = α y' + (1 − α) ỹ, α learned from 0.48; ours: clamped to its limits after each step."""
 
-    def __init__(self):
+    def __init__(self, limits: tuple[float, float] = (0.0, 1.0)):
         super().__init__()
+        self.limits = limits
         self.alpha = nn.Parameter(torch.tensor(ALPHA))
+        self.clamp()
 
     def forward(self, baseline: Tensor, semantic: Tensor) -> Tensor:
         return self.alpha * baseline + (1 - self.alpha) * semantic
 
     @torch.no_grad()
     def clamp(self) -> None:
-        self.alpha.clamp_(0, 1)
+        self.alpha.clamp_(*self.limits)
 
 
 class Output(NamedTuple):
@@ -144,35 +178,59 @@ class Output(NamedTuple):
 class Network(nn.Module):
     """Figure 1: the backbone's classifier, and the attention and semantic parts that a variant has."""
 
-    def __init__(self, *, backbone: nn.Module, labels: int, variant: Variant, gate: str = "literal"):
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        labels: int,
+        variant: Variant,
+        gate: str = "literal",
+        alpha: tuple[float, float] = (0.0, 1.0),
+    ):
+        """alpha: the limits of α."""
         super().__init__()
-        self.gate = gate
+        self.gate, self.variant = gate, variant
         self.backbone = backbone
         self.classifier = Classifier(channels=backbone.channels, labels=labels)
-        self.attention = self.semantic = self.fusion = None
-        if variant.attention:
-            self.attention = Attention(channels=backbone.channels, labels=labels)
-        if variant.se or variant.convs:
-            channels = labels if variant.attention else backbone.channels
-            self.semantic = SemanticPart(channels=channels, labels=labels, variant=variant)
-            self.fusion = Fusion()
+        self.attention = Attention(channels=backbone.channels, labels=labels) if variant.attention else None
+        self.semantic = head_of(variant, channels=backbone.channels, labels=labels, gate=gate)
+        self.fusion = Fusion(alpha) if variant.fused and variant.head != "none" else None
 
     def forward_features(self, images: Tensor) -> Tensor:
         """images: (N, 3, H, W) in [0, 1]. Returns X of eq. (2): (N, D, h, w)."""
         return self.backbone(images)
 
-    def forward_head(self, x: Tensor) -> Output:
-        """x: (N, D, h, w) features."""
-        output, inputs = Output(baseline=self.classifier(x)), (x, None)
-        if self.attention is not None:
-            z, a, s = self.attention(x)
+    def forward_maps(self, x: Tensor) -> Tensor:
+        """What stage 3 needs of X (N, D, h, w): y′ at every position, Z and S, (N, 3 C, h, w) float32."""
+        z, _, s = self.attention(x)
+        return torch.cat([self.classifier(x)[..., None, None].expand_as(z), z, s], 1).float()
+
+    def forward_head(self, x: Tensor | None = None, maps: Tensor | None = None) -> Output:
+        """x: (N, D, h, w) features, or maps: those of forward_maps."""
+        if maps is None:
+            output = Output(baseline=self.classifier(x))
+            z, a, s = self.attention(x) if self.attention is not None else (None, None, None)
+        else:
+            baseline, z, s = maps.chunk(3, 1)
+            output, a = Output(baseline=baseline[:, :, 0, 0]), spatial_softmax(z)
+        read = (x,)
+        if a is not None:
             output = output._replace(attended=attended_logits(a, s), attention=a)
-            inputs = gated(self.gate, z, a, s)
+            if self.variant.head == "semantic":
+                read = gated(self.gate, z, a, s, x)
+        if self.variant.shuffled:
+            read = shuffled(*read)
         if self.semantic is not None:
-            semantic = self.semantic(*inputs)
-            output = output._replace(semantic=semantic, fused=self.fusion(output.baseline, semantic))
+            output = output._replace(semantic=self.semantic(*read))
+        if self.fusion is not None:
+            second = output.attended if self.semantic is None else output.semantic
+            output = output._replace(fused=self.fusion(output.baseline, second))
         return output
 
-    def forward(self, images: Tensor | None = None, features: Tensor | None = None) -> Output:
-        """Either images or, where the backbone is frozen and cached, its features."""
-        return self.forward_head(self.forward_features(images) if features is None else features)
+    def forward(
+        self, images: Tensor | None = None, features: Tensor | None = None, maps: Tensor | None = None
+    ) -> Output:
+        """Images or, where what comes before is frozen and cached, the backbone's features or the attention's maps."""
+        if images is not None:
+            features = self.forward_features(images)
+        return self.forward_head(features, maps)

@@ -9,21 +9,26 @@ from attnsem import StudyError
 ROOT = Path(__file__).resolve().parents[1]
 CONVS = (256, 256, 512, 1024)  # section 2.3
 ALPHA = 0.48  # section 2.3, start value
-GATES = ("literal", "logits", "confidence")  # ours; what SE1 sees: model.SemanticPart
+GATES = ("literal", "logits", "confidence", "signed", "pooled")  # ours; what the semantic part sees: model.gated
+HEADS = ("none", "semantic", "attended", "two_layer", "average", "max")  # ours: model.head_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One row of Tables 3 and 4: whether there is attention, which SE blocks, the convs' widths."""
+    """One row of Tables 3 and 4: whether there is attention, which SE blocks, the convs' widths; ours: what gives
+    ỹ, whether ŷ is it alone or fused with y′, and whether each image's channels are shuffled between the labels."""
 
     attention: bool = False
     se: tuple[int, ...] = ()
     convs: tuple[int, ...] = ()
+    head: str = "semantic"
+    fused: bool = True
+    shuffled: bool = False
     stages: tuple[int, ...] = (1, 2, 3, 4)
 
 
 VARIANTS = {
-    "densenet": Variant(stages=(1,)),
+    "densenet": Variant(head="none", stages=(1, 4)),
     "att": Variant(attention=True, se=(1,)),
     "se": Variant(se=(1, 2, 3, 4), convs=CONVS, stages=(1, 3, 4)),
     "proposed": Variant(attention=True, se=(1, 2, 3, 4), convs=CONVS),
@@ -31,10 +36,47 @@ VARIANTS = {
     "se13_conv4": Variant(attention=True, se=(1, 3), convs=CONVS),
     "se5_conv5": Variant(attention=True, se=(1, 2, 3, 4, 5), convs=(*CONVS, 1024)),  # fifth width: ours
 }
+CONTROLS = {
+    "attended": Variant(attention=True, head="attended"),
+    "two_layer": Variant(head="two_layer", fused=False, stages=(1, 3, 4)),
+    "two_layer_fused": Variant(head="two_layer", stages=(1, 3, 4)),
+    "average": Variant(head="average", fused=False, stages=(1, 3, 4)),
+    "max": Variant(head="max", fused=False, stages=(1, 3, 4)),
+    "shuffled": replace(VARIANTS["proposed"], shuffled=True),
+}
 
+HELD = {"alpha_min": ALPHA, "alpha_max": ALPHA}
+REPAIRED = {"variant": "proposed", "gate": "confidence"} | HELD  # chosen on VOC2007's val: CHOICES.md
+ROWS = {  # of the tables, by name: what settings() takes; where a row ends with another stage than its table, that
+    "paper": {name: {"variant": name} for name in VARIANTS} | {"densenet": {"variant": "densenet", "stage": 1}},
+    "gates": {
+        f"{name}, {gate}": {"variant": name, "gate": gate}
+        for gate in ("logits", "confidence")
+        for name in ("att", "proposed", "se1_conv4", "se13_conv4", "se5_conv5")
+    },
+    "controls": {
+        **{name: {"variant": name} for name in CONTROLS},
+        **{f"{name}, α held": {"variant": name} | HELD for name in ("attended", "two_layer_fused", "se")},
+        "repaired, shuffled": REPAIRED | {"variant": "shuffled"},
+        "densenet, longer": {"variant": "densenet", "stage": 4},
+    },
+    "repairs": {
+        "repaired": REPAIRED,
+        **{
+            f"{gate}, α held": {"variant": "proposed", "gate": gate} | HELD
+            for gate in ("literal", "logits", "signed", "pooled")
+        },
+        **{
+            f"{gate}, own loss": {"variant": "proposed", "gate": gate, "semantic_loss": 1.0}
+            for gate in GATES
+            if gate != "logits"
+        },
+        "confidence, folds": {"variant": "proposed", "gate": "confidence", "baseline_folds": 5},
+    },
+}
 CHOICES = {
     "stage": (1, 2, 3, 4),
-    "variant": tuple(VARIANTS),
+    "variant": (*VARIANTS, *CONTROLS),
     "gate": GATES,
     "attention_objective": ("confidence", "literal"),
     "train_split": ("train", "trainval"),
@@ -71,11 +113,19 @@ class Settings:
     momentum: float = 0.9
     weight_decay: float = 0.0005
     train_backbone: bool = True  # stage 1; stages 2 and 3 never train it
+    semantic_loss: float = 0.0  # ours: weight of a loss of its own for ỹ, stages 3 and 4
+    baseline_folds: int = 0  # ours: stage 3 sees y′ of classifiers that did not train on the image, from so many folds
+    alpha_min: float = 0.0  # ours: with alpha_max narrows eq. (9)'s [0, 1]; equal, they hold α there
+    alpha_max: float = 1.0
     batchnorm: str = "batch"  # ours: of a backbone that is trained; "fixed" keeps its statistics
     feature_cache: int = 0  # ours: augmented views to cache; 0 recomputes the frozen features
     evaluate_every: int = 0  # epochs; 0: only after the last
     precision: str = "auto"  # ours: the fastest that the device gains from, engine.fastest_precision
     compile: bool = False  # ours
+
+    def lr_at(self, epoch: int) -> float:
+        """epoch: from 0."""
+        return self.lr * self.lr_drop ** (epoch // self.lr_step)
 
 
 SCENES = {"backbone": "densenet_small", "weights": "none", "train_size": 72, "image_size": 64, "evaluate_every": 1}
@@ -85,10 +135,26 @@ SCENES_STAGE = {
     3: {"epochs": 4, "lr": 0.02, "lr_step": 3, "feature_cache": 4},
     4: {"epochs": 2, "lr": 0.002, "lr_step": 1},
 }
+SEMANTIC = ("semantic_loss", "baseline_folds", "alpha_min", "alpha_max")  # name a run's folder where not default
 INHERITED = (
     *("dataset", "seed", "backbone", "weights", "train_size", "image_size"),
     *("train_split", "test_split", "difficult"),
 )
+
+
+def variant(name: str) -> Variant:
+    return (VARIANTS | CONTROLS)[name]
+
+
+def part_of(settings: Settings) -> str:
+    """The folder under which a stage is kept: variants share stage 1, and those with attention stage 2."""
+    if settings.stage == 1:
+        return "densenet"
+    if settings.stage == 2:
+        return "attention" if settings.attention_objective == "confidence" else "attention-literal"
+    gate = [settings.gate] if settings.gate != "literal" else []
+    own = [f"{name}{value:g}" for name in SEMANTIC if (value := getattr(settings, name)) != getattr(Settings, name)]
+    return "-".join([settings.variant, *gate, *own])
 
 
 def name_of(dataset: str) -> str:
@@ -115,6 +181,17 @@ def settings(stage: int, *, dataset: str, **parameters: object) -> Settings:
     return chosen
 
 
+def row_settings(row: dict, stage: int, **given: object) -> Settings:
+    """Of a stage of a table's row, of ROWS."""
+    return settings(stage, **{name: value for name, value in row.items() if name != "stage"}, **given)
+
+
+def row_stages(row: dict, last: int) -> list[int]:
+    """The stages that a row goes through in tables of what stage `last` leaves; none where it needs later ones."""
+    end = row.get("stage", last)
+    return [stage for stage in variant(row["variant"]).stages if stage <= end] if end <= last else []
+
+
 def typed(name: str, value: object, kind: type) -> object:
     if kind is float and type(value) is int:
         return float(value)
@@ -130,12 +207,16 @@ def check(chosen: Settings) -> None:
     for name in ("epochs", "batch_size", "train_size", "image_size", "lr", "lr_step"):
         if not getattr(chosen, name) > 0:
             raise StudyError(f"parameter {name} must be above 0, not {getattr(chosen, name)!r}")
-    for name in ("seed", "feature_cache", "evaluate_every", "weight_decay", "momentum"):
+    for name in ("seed", "feature_cache", "evaluate_every", "weight_decay", "momentum", *SEMANTIC):
         if getattr(chosen, name) < 0:
             raise StudyError(f"parameter {name} must be 0 or more, not {getattr(chosen, name)!r}")
     if chosen.train_size < chosen.image_size:
         raise StudyError(f"train_size {chosen.train_size} is smaller than the crop, image_size {chosen.image_size}")
-    if chosen.stage not in (stages := VARIANTS[chosen.variant].stages):
+    if not chosen.alpha_min <= chosen.alpha_max <= 1:
+        raise StudyError(f"alpha_min {chosen.alpha_min} to alpha_max {chosen.alpha_max} is no range within 0 and 1")
+    if chosen.baseline_folds == 1:
+        raise StudyError("parameter baseline_folds must be 0, or 2 or more")
+    if chosen.stage not in (stages := variant(chosen.variant).stages):
         raise StudyError(f"variant {chosen.variant} has no stage {chosen.stage}, only {', '.join(map(str, stages))}")
 
 

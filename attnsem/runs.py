@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from matplotlib.figure import Figure
 
 from attnsem import StudyError
-from attnsem.paper import ROOT, Settings
+from attnsem.paper import ROOT, Settings, part_of
 
 STARTED = time.monotonic()
 VERSIONS = ("torch", "torchvision", "lightning-fabric", "timm", "numpy", "pandas", "pillow", "scikit-learn")
@@ -81,12 +81,12 @@ def checksum(path: Path) -> str:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def held(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Holds a folder against other processes; the lock of a process that died is free again."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=-1 if wait else 0)
     except Timeout as error:
         raise StudyError(f"{folder} is being written by another process; wait for it, or stop it") from error
     try:
@@ -132,15 +132,6 @@ def manifest(*, fingerprint: str | None = None, **parameters: object) -> dict:
     shown = {name: str(value) if isinstance(value, Path) else value for name, value in parameters.items()}
     passed = time.monotonic() - STARTED
     return {"parameters": shown, "data_fingerprint": fingerprint, **environment(), **cost(passed)}
-
-
-def part_of(settings: Settings) -> str:
-    """The folder under which a stage is kept: variants share stage 1, and those with attention stage 2."""
-    if settings.stage == 1:
-        return "densenet"
-    if settings.stage == 2:
-        return "attention" if settings.attention_objective == "confidence" else "attention-literal"
-    return settings.variant if settings.gate == "literal" else f"{settings.variant}-{settings.gate}"
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from lightning_fabric import Fabric
 from attnsem import StudyError, backbones, metrics, paper
 from attnsem.arrays import Prepared
 from attnsem.engine import fastest_precision, held_by_all, launched
-from attnsem.features import cached
+from attnsem.features import cached, cached_maps
 from attnsem.model import Network
 from attnsem.paper import VARIANTS, Settings, Variant
 from attnsem.runs import Run, checksum, cost, environment, rooted, write, write_arrays, write_json
-from attnsem.training import Progress, Split, evaluate, fit
+from attnsem.training import Progress, Split, evaluate, fit, out_of_fold, seed_torch
 
 TRAINED = {
     1: ("backbone", "classifier"),
@@ -26,7 +26,6 @@ TRAINED = {
     3: ("semantic", "fusion"),
     4: ("backbone", "classifier", "attention", "semantic", "fusion"),
 }
-SCORED = {1: "baseline", 2: "attended", 3: "fused", 4: "fused"}
 FIRST_OF = {3: ("semantic.", "fusion.")}  # parts that a stage starts anew, whatever its parent has
 
 
@@ -35,6 +34,7 @@ def train(
     *,
     runs: str | Path = "runs",
     data: str | Path = "data",
+    parents: str | Path | None = None,
     device: str = "auto",
     processes: int = 1,
     nodes: int = 1,
@@ -42,13 +42,14 @@ def train(
 ) -> Run:
     """Trains and evaluates a stage, or gives the complete run with the same parameters; resumes if interrupted.
 
+    parents: folder of runs that has the parent stage; None is `runs`.
     parameters: of paper.Settings; None takes the data set's default; what paper.INHERITED names is the parent's.
     processes: on each of the nodes, from the command line only; the global batch stays batch_size.
     Raises StudyError on a missing or changed parent, other parameters in the folder, or another writer.
     """
     settings = paper.settings(stage, **parameters)
     runs, data = rooted(runs), rooted(data)
-    parent = parent_of(settings, runs)
+    parent = parent_of(settings, rooted(parents or runs))
     if parent is not None:
         settings = paper.inherit(settings, parent.settings)
     prepared = Prepared.load(settings.dataset, data)
@@ -110,10 +111,9 @@ def complete_run(settings: Settings, runs: Path) -> Run:
 
 def parent_of(settings: Settings, runs: Path) -> Run | None:
     """The complete run of the stage before, None for stage 1."""
-    before = VARIANTS[settings.variant].stages.index(settings.stage) - 1
-    if before < 0:
-        return None
-    return complete_run(replace(settings, stage=VARIANTS[settings.variant].stages[before]), runs)
+    stages = paper.variant(settings.variant).stages
+    before = stages.index(settings.stage) - 1
+    return complete_run(replace(settings, stage=stages[before]), runs) if before >= 0 else None
 
 
 def lineage(run: Run, runs: str | Path) -> list[Run]:
@@ -131,8 +131,16 @@ def variant_of(settings: Settings) -> Variant:
     if settings.stage == 1:
         return VARIANTS["densenet"]
     if settings.stage == 2:
-        return VARIANTS["att"] if literal_attention(settings) else Variant(attention=True)
-    return VARIANTS[settings.variant]
+        return VARIANTS["att"] if literal_attention(settings) else Variant(attention=True, head="none")
+    return paper.variant(settings.variant)
+
+
+def scored_part(settings: Settings) -> str:
+    """The logits that a stage is trained on and judged by."""
+    variant = variant_of(settings)
+    if variant.head == "none":
+        return "attended" if variant.attention else "baseline"
+    return "fused" if variant.fused else "semantic"
 
 
 def trained_parts(settings: Settings, network: Network) -> tuple[str, ...]:
@@ -144,9 +152,10 @@ def trained_parts(settings: Settings, network: Network) -> tuple[str, ...]:
 
 def network_of(settings: Settings, labels: int, state: dict | None = None) -> Network:
     """A stage's network, with its parent's tensors where they are given."""
-    torch.manual_seed(int(np.random.SeedSequence((settings.seed, settings.stage)).generate_state(1)[0]))
+    seed_torch(settings.seed, settings.stage)
     backbone = backbones.build(settings.backbone, "none" if state else settings.weights)
-    network = Network(backbone=backbone, labels=labels, variant=variant_of(settings), gate=settings.gate)
+    limits = settings.alpha_min, settings.alpha_max
+    network = Network(backbone=backbone, labels=labels, variant=variant_of(settings), gate=settings.gate, alpha=limits)
     if state:
         kept = {k: v for k, v in state.items() if not k.startswith(FIRST_OF.get(settings.stage, ()))}
         network.load_state_dict(kept, strict=False)
@@ -165,8 +174,8 @@ def run_stage(
 ) -> None:
     network = network_of(settings, len(prepared.labels), parent.state() if parent else None)
     network.to(fabric.device)
-    train_split, test_split = splits(fabric, network, prepared, settings, data)
-    scored = "fused" if literal_attention(settings) else SCORED[settings.stage]
+    train_split, test_split = splits(fabric, network, prepared, settings, data, parent)
+    scored = scored_part(settings)
     progress = fit(
         fabric,
         network,
@@ -184,8 +193,11 @@ def run_stage(
         finish(run, origin, prepared, settings, logits, scored, progress, fabric)
 
 
-def splits(fabric: Fabric, network: Network, prepared: Prepared, settings: Settings, data: Path) -> tuple[Split, Split]:
-    """Training and test inputs: cached features where the backbone stands still and a cache is asked for."""
+def splits(
+    fabric: Fabric, network: Network, prepared: Prepared, settings: Settings, data: Path, parent: Run | None = None
+) -> tuple[Split, Split]:
+    """Training and test inputs: cached features where the backbone stands still and a cache is asked for, in stage 3
+    what the attention makes of them."""
     names = settings.train_split, settings.test_split
     targets = [torch.from_numpy(prepared.targets(name)) for name in names]
     still = settings.stage in (2, 3) or (settings.stage == 1 and not settings.train_backbone)
@@ -196,10 +208,29 @@ def splits(fabric: Fabric, network: Network, prepared: Prepared, settings: Setti
             cached(fabric, network.backbone, prepared, name, settings, views=number, data=data)
             for name, number in zip(names, views, strict=True)
         ]
+        if settings.stage == 3 and network.attention is not None and settings.gate != "pooled":
+            maps = [cached_maps(fabric, network, features) for features in inputs]
+            if settings.baseline_folds:
+                unseen = out_of_fold(inputs[0], targets[0], first_stage(parent), settings.baseline_folds)
+                maps[0] = replace(maps[0], baseline=unseen)
+            inputs = maps
     else:
+        if settings.baseline_folds and settings.stage == 3:
+            raise StudyError("baseline_folds needs a feature_cache in stage 3")
         sizes = settings.train_size, settings.image_size
         inputs = [prepared.images(name, size) for name, size in zip(names, sizes, strict=True)]
     return tuple(Split(found, target, settings) for found, target in zip(inputs, targets, strict=True))
+
+
+def first_stage(parent: Run) -> Settings:
+    """Stage 1's settings, for baseline_folds; StudyError unless its backbone stood still."""
+    found = lineage(parent, parent.folder.parents[3])[0].settings
+    if found.train_backbone:
+        raise StudyError(
+            "baseline_folds needs a stage 1 that trained its classifier alone, for the backbone has seen every "
+            "training image; train it with train_backbone False, or leave baseline_folds 0"
+        )
+    return found
 
 
 def finish(

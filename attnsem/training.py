@@ -17,9 +17,9 @@ from attnsem.engine import ahead, compiled, largest_batch, share_batchnorm
 from attnsem.features import Features
 from attnsem.losses import multilabel_loss
 from attnsem.metrics import mean_average_precision
-from attnsem.model import Network
+from attnsem.model import Classifier, Network
+from attnsem.notebook import bar
 from attnsem.paper import Settings
-from attnsem.progress import bar
 from attnsem.runs import Run, load_tensors, write
 
 LOGITS = ("baseline", "attended", "semantic", "fused")
@@ -69,7 +69,12 @@ class Split:
             if which is None:
                 yield {"images": views.of(rows, share, self.settings.image_size)}, share, together
             else:
-                yield {"features": rows.float().contiguous(memory_format=torch.channels_last)}, share, together
+                rows = rows.float().contiguous(memory_format=torch.channels_last)
+                yield {self.inputs.of: rows}, share, together
+
+
+def seed_torch(*key: int) -> None:
+    torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
 
 @dataclass
@@ -124,7 +129,7 @@ def fit(
     progress = restored(network, optimizer, run)
     for epoch in range(len(progress.history), settings.epochs):
         started = time.monotonic()
-        lr = settings.lr * settings.lr_drop ** (epoch // settings.lr_step)
+        lr = settings.lr_at(epoch)
         for group in optimizer.param_groups:
             group["lr"] = lr * group["scale"]
         only(network, trained, settings)
@@ -157,11 +162,15 @@ def train_epoch(
 ) -> float:
     """Mean loss an image, over all processes. Raises StudyError when it is not finite."""
     settings, total = train.settings, torch.zeros((), device=fabric.device)
+    seed_torch(settings.seed, settings.stage, epoch)
     steps = math.ceil(len(train.targets) / settings.batch_size)
     drawn = train.drawn(fabric, settings.seed, settings.stage, epoch)
     for inputs, targets, together in bar(drawn, f"epoch {epoch + 1} of {settings.epochs}", total=steps):
-        logits = getattr(model(**inputs), scored)
-        loss = multilabel_loss(logits, targets, settings.difficult, images=together)
+        output = model(**inputs)
+        loss = multilabel_loss(getattr(output, scored), targets, settings.difficult, images=together)
+        if settings.semantic_loss and output.semantic is not None:
+            own = multilabel_loss(output.semantic, targets, settings.difficult, images=together)
+            loss = loss + settings.semantic_loss * own
         optimizer.zero_grad()
         fabric.backward(loss * fabric.world_size)  # the processes' gradients are averaged
         optimizer.step()
@@ -177,6 +186,36 @@ def train_epoch(
     return mean
 
 
+def out_of_fold(features: Features, targets: Tensor, settings: Settings, folds: int) -> Tensor:
+    """y′ (images, V, C) of each image by a classifier, trained as stage 1 trains it, that has not seen the image.
+
+    settings: stage 1's, with the backbone frozen.
+    """
+    pooled = features.pooled()[..., None, None]
+    found = torch.zeros(*pooled.shape[:2], targets.shape[1])
+    fold_of = np.random.default_rng((settings.seed, 1)).permutation(len(targets)) % folds
+    for fold in range(folds):
+        seed_torch(settings.seed, 1, fold)
+        classifier = Classifier(channels=pooled.shape[2], labels=targets.shape[1])
+        optimizer = torch.optim.SGD(
+            classifier.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+        )
+        for epoch in range(settings.epochs):
+            random = np.random.default_rng((settings.seed, 1, epoch, fold))
+            for group in optimizer.param_groups:
+                group["lr"] = settings.lr_at(epoch) * settings.new_lr
+            for indices in batches(random.permutation(np.flatnonzero(fold_of != fold)), settings.batch_size):
+                inputs = pooled[indices, random.integers(pooled.shape[1], size=len(indices))]
+                loss = multilabel_loss(classifier(inputs), targets[indices], settings.difficult)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        held_out = fold_of == fold
+        with torch.inference_mode():
+            found[held_out] = classifier(pooled[held_out].flatten(0, 1)).unflatten(0, (-1, pooled.shape[1]))
+    return found
+
+
 @torch.inference_mode()
 def evaluate(fabric: Fabric, network: Network, split: Split) -> dict[str, np.ndarray]:
     """Logits (images, C) float32 of each part the network has; each process computes its share of the images."""
@@ -184,6 +223,7 @@ def evaluate(fabric: Fabric, network: Network, split: Split) -> dict[str, np.nda
 
     def logits(size: int) -> dict[str, Tensor]:
         found = {}
+        seed_torch(split.settings.seed, split.settings.stage)
         for inputs, share in split.whole(fabric, size):
             with fabric.autocast():
                 output = network(**inputs)

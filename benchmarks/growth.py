@@ -51,7 +51,7 @@ def epoch(fabric: Fabric, settings: Settings, inputs: Images | Features, labels:
     optimizer = torch.optim.SGD(training.groups(network, trained, settings), lr=settings.lr, momentum=0.9)
     model, optimizer = fabric.setup(network, optimizer)
     split = Split(inputs, torch.zeros(len(inputs), labels, dtype=torch.int8), settings)
-    scored = stages.SCORED[settings.stage]
+    scored = stages.scored_part(settings)
     return lambda: training.train_epoch(fabric, model, network, optimizer, split, scored, 0)
 
 
@@ -67,7 +67,9 @@ def work_of(what: str, size: int, fabric: Fabric, folder: Path) -> Callable[[], 
         return epoch(fabric, settings, Images(zeros(folder, (8, size, size, 3), np.uint8), np.arange(8), ""), 20)
     images, labels, stage = (24, size, 3) if what == "labels" else (size, 20, 1)
     settings = Settings(stage=stage, feature_cache=1, train_backbone=False, **given)
-    return epoch(fabric, settings, Features(zeros(folder, (images, 1, 1024, 14, 14), np.float16)), labels)
+    return epoch(
+        fabric, settings, Features(zeros(folder, (images, 1, 1024, 14, 14), np.float16), np.arange(images)), labels
+    )
 
 
 def memory(device: torch.device) -> float:

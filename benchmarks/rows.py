@@ -177,7 +177,7 @@ def epochs_of_stage(setting: Setting, stage: int) -> Iterator[Row]:
     settings = setting.settings(stage, feature_cache=1 if stage in (2, 3) else 0)
     fabric, scored, count = (
         launched(setting.device.type, precision=settings.precision),
-        stages.SCORED[stage],
+        stages.scored_part(settings),
         len(setting.paths),
     )
     contiguous, network = networks(setting, settings)
@@ -233,7 +233,7 @@ def evaluation_rows(setting: Setting) -> Iterator[Row]:
         contiguous, network = networks(setting, settings)
         _, test = stages.splits(fabric, network, setting.prepared, settings, setting.folder)
         photographs = plain.Photographs(setting.paths, setting.targets, train_size=448, image_size=448)
-        loader, scored = plain.loader(photographs, setting.batch), stages.SCORED[stage]
+        loader, scored = plain.loader(photographs, setting.batch), stages.scored_part(settings)
         yield setting.compare(
             f"stage {stage}, evaluation: plain script / prepared arrays, {settings.precision}",
             lambda network=contiguous, loader=loader, scored=scored: plain.evaluate(network, loader, scored),
@@ -357,7 +357,7 @@ def study_rows(setting: Setting) -> Iterator[Row]:
         loader = plain.loader(photographs, settings.batch_size)
         epoch = seconds(
             lambda network=network, optimizer=optimizer, loader=loader, settings=settings: plain.train(
-                network, optimizer, loader, stages.SCORED[settings.stage]
+                network, optimizer, loader, stages.scored_part(settings)
             ),
             torch.device("cpu"),
         )

@@ -95,8 +95,12 @@ def test_attention_sums_to_one_so_its_squeeze_is_constant(features):
 
 @pytest.mark.parametrize("gate", GATES)
 def test_only_the_repaired_gates_depend_on_the_image(features, gate):
-    attention, se = Attention(channels=1024, labels=LABELS).double().eval(), SEBlock(channels=LABELS).double()
-    x, squeezed = gated(gate, *attention(features.double() * torch.tensor([0, 1, 9]).view(3, 1, 1, 1)))
+    features, attention = (
+        features.double() * torch.tensor([0, 1, 9]).view(3, 1, 1, 1),
+        Attention(channels=1024, labels=LABELS),
+    )
+    x, squeezed = gated(gate, *attention.double().eval()(features), features)
+    se = SEBlock(channels=x.shape[1]).double()
     spread = se.excitation(squeezed.mean((2, 3))).std(0).max().item()
     assert spread < 1e-15 if gate == "literal" else spread > 1e-6
     assert x.shape == squeezed.shape

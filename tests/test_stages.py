@@ -97,7 +97,7 @@ def test_scores_are_those_of_the_checkpoint_and_give_the_metrics(runs, scenes_da
     with torch.inference_mode():
         images = prepared.images("test", 64)[np.arange(32)].permute(0, 3, 1, 2).float() / 255
         output = network(images)
-    scored = getattr(output, stages.SCORED[stage]).numpy()
+    scored = getattr(output, stages.scored_part(run.settings)).numpy()
     assert found["scores"] == pytest.approx(scored, abs=1e-4)
     assert tuple(found["ids"]) == prepared.ids("test") and tuple(found["labels"]) == prepared.labels
     assert (found["targets"] == prepared.targets("test")).all()
@@ -282,14 +282,21 @@ def own_data(tmp_path, scenes_data):
     return shutil.copytree(scenes_data, tmp_path / "data")
 
 
+def written(data):
+    return {path: path.stat().st_mtime_ns for path in data.glob("features/scenes/*.npy")}
+
+
 def test_cached_features_are_those_of_the_backbone(train, runs, own_data):
     whole, cached = run_of(runs, 2), train(2, feature_cache=2, data=own_data)
     difference = np.abs(cached.scores()["baseline"] - whole.scores()["baseline"]).max()
     assert 0 < difference < 2e-2  # float16
-    files = {path: path.stat().st_mtime_ns for path in own_data.glob("features/scenes/*.npy")}
+    files = written(own_data)
     assert len(files) == 2
     train(3, feature_cache=2, data=own_data, keep=True, gate="logits")
-    assert {path: path.stat().st_mtime_ns for path in own_data.glob("features/scenes/*.npy")} == files
+    with_maps = written(own_data)
+    assert files.items() < with_maps.items() and len(with_maps) == 4
+    train(3, feature_cache=2, data=own_data, keep=True, gate="signed")
+    assert written(own_data) == with_maps
 
 
 def test_a_linear_classifier_on_frozen_features(train, own_data):

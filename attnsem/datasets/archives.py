@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from attnsem import StudyError
-from attnsem.progress import bar
+from attnsem.notebook import bar
 from attnsem.runs import held, write
 
 MOST_BYTES = 32 * 2**30  # unpacked; ten times MIRFlickr-25k

@@ -1,0 +1,224 @@
+"""The grid of runs: data sets × rows × seeds as papermill runs of the numbered notebooks, each stage trained once.
+
+    snakemake --configfile grids/scenes.yaml          everything that is missing or out of date
+    snakemake -n --configfile grids/scenes.yaml       the plan
+    snakemake study --config datasets='[scenes]'      one seed of `proposed`, its figures and predictions
+
+A grid file names data sets, rows of the tables, seeds, and for each notebook what papermill is to give it. `choose`
+has, for a stage, learning rates: each row is trained with each on `train`, and takes the one with the best mAP on
+`val` at the last epoch.
+"""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+from attnsem import StudyError, paper
+from attnsem.notebook import assigned
+
+RUNS, DATA = config.get("runs", "runs"), config.get("data", "data")
+FIGURES = config.get("figures", f"{RUNS}/figures")
+LAST, SEEDS = config.get("last", 4), config.get("seeds", [0])
+CHOOSE = {int(stage): rates for stage, rates in config.get("choose", {}).items()}
+ROWS = {name: row for group in paper.ROWS.values() for name, row in group.items()}
+DATASETS = {paper.name_of(dataset): dataset for dataset in config.get("datasets", ["scenes"])}
+NOTEBOOKS = Path(workflow.basedir) / "notebooks"
+STAGE = {n: f"{n:02}_train_stage{n}" for n in (1, 2, 3, 4)}
+TABLES = ["05_table1_voc2007", "06_table2_mirflickr", "07_table3_modules", "08_table4_se_conv"]
+SHOWN = ["09_attention_channels", "11_predict"]
+
+
+def given(key, *notebooks):
+    """What the grid file and --config give notebooks, refused here if one does not take it."""
+    text = str(config.get(key) or "")
+    words = shlex.split(text)
+    for notebook in notebooks:
+        cells = json.loads((NOTEBOOKS / f"{notebook}.ipynb").read_text())["cells"]
+        known = next(assigned("".join(cell["source"])) for cell in cells if "parameters" in cell["metadata"].get("tags", []))
+        for name in (name for flag, name in zip(words, words[1:]) if flag in ("-p", "-r")):
+            if name not in known:
+                raise StudyError(f"{key}: {notebook} has no parameter {name!r}; there are {', '.join(known)}")
+    return text
+
+
+PREPARE, VIEW = given("prepare", "00_prepare_data"), given("view", *SHOWN)
+OF_STAGE = {n: given(f"stage{n}", notebook) for n, notebook in STAGE.items()}
+if unknown := [name for name in config.get("rows", []) if name not in ROWS]:
+    raise StudyError(f"there is no row {unknown[0]!r}; there are {'; '.join(ROWS)}")
+ROWS = {name: row for name, row in ROWS.items() if name in config.get("rows", ROWS) and paper.row_stages(row, LAST)}
+
+
+def part_of(row, stage):
+    return paper.part_of(paper.row_settings(row, stage, dataset="scenes"))
+
+
+PARTS = {(part_of(row, n), n): row for row in ROWS.values() for n in paper.row_stages(row, LAST)}
+
+
+def manifest(runs, dataset, row, stage, seed):
+    return f"{runs}/{dataset}/{part_of(row, stage)}/seed{seed}/stage{stage}/manifest.json"
+
+
+def all_runs():
+    for dataset in DATASETS:
+        for row in ROWS.values():
+            yield from (manifest(RUNS, dataset, row, paper.row_stages(row, LAST)[-1], seed) for seed in SEEDS)
+
+
+def before(n):
+    """The inputs of stage n: its parent, which a candidate learning rate shares with the others; the choice."""
+
+    def inputs(wildcards):
+        row, (runs, candidate) = PARTS[wildcards.part, n], split(wildcards.runs)
+        stages = paper.row_stages(row, LAST)
+        at = stages.index(n)
+        if at:
+            found = {"parent": manifest(runs, wildcards.dataset, row, stages[at - 1], wildcards.seed)}
+        else:
+            found = {"prepared": f"{RUNS}/{wildcards.dataset}/prepared"}
+        if n in CHOOSE and not candidate:
+            found["choice"] = f"{RUNS}/val/{wildcards.dataset}/{wildcards.part}/stage{n}.json"
+        return found
+
+    return inputs
+
+
+def split(runs):
+    """A folder of runs, and the learning rate that it tries if it does."""
+    found = re.fullmatch(r"(.*/val)/lr([^/]*)", runs)
+    return found.groups() if found else (runs, None)
+
+
+def parameters(n):
+    def text(wildcards, input):
+        row, (runs, candidate) = PARTS[wildcards.part, n], split(wildcards.runs)
+        values = {"dataset": DATASETS[wildcards.dataset], "seed": wildcards.seed, "runs": wildcards.runs, "data": DATA}
+        if n > 2:
+            values |= {name: value for name, value in row.items() if name != "stage"}
+        if candidate:
+            values |= {"parents": runs, "lr": candidate}
+        if n == 1 and runs.endswith("/val"):
+            values |= {"train_split": "train", "test_split": "val"}
+        if "choice" in input.keys() and Path(input.choice).exists():
+            values["lr"] = json.loads(Path(input.choice).read_text())["lr"]
+        return f"{OF_STAGE[n]} " + " ".join(f"-p {name} {shlex.quote(str(value))}" for name, value in values.items())
+
+    return text
+
+
+def common(wildcards):
+    return f"-p dataset {shlex.quote(DATASETS[wildcards.dataset])} -p data {shlex.quote(DATA)}"
+
+
+PAPERMILL = "papermill --log-output --no-progress-bar"
+
+
+wildcard_constraints:
+    runs=f"{re.escape(RUNS)}(/val(/lr[^/]+)?)?",
+    dataset="|".join(map(re.escape, DATASETS)),
+    seed=r"\d+",
+    n=r"\d",
+
+
+localrules:
+    choose,
+
+
+rule grid:
+    default_target: True
+    input:
+        list(all_runs()),
+        expand(f"{RUNS}/{{dataset}}/notebooks/{{table}}.done", dataset=DATASETS, table=TABLES),
+
+
+rule study:
+    input:
+        expand(
+            f"{RUNS}/{{dataset}}/notebooks/{{shown}}.done",
+            dataset=DATASETS,
+            shown=[*TABLES, *SHOWN],
+        ),
+
+
+
+rule prepare:
+    output:
+        touch(f"{RUNS}/{{dataset}}/prepared"),
+    log:
+        f"{RUNS}/{{dataset}}/notebooks/00_prepare_data.ipynb",
+    params:
+        lambda w: f"{common(w)} -p figures {shlex.quote(FIGURES)} {PREPARE}"
+        + (f" -p source {shlex.quote(config['source'])}" if config.get("source") else ""),
+    threads: workflow.cores or 1
+    shell:
+        f"{PAPERMILL} {NOTEBOOKS}/00_prepare_data.ipynb {{log:q}} {{params}}"
+
+
+for n in STAGE:
+
+    rule:
+        name:
+            f"stage{n}"
+        input:
+            unpack(before(n)),
+        output:
+            f"{{runs}}/{{dataset}}/{{part}}/seed{{seed}}/stage{n}/manifest.json",
+        log:
+            f"{{runs}}/{{dataset}}/{{part}}/seed{{seed}}/stage{n}/{STAGE[n]}.ipynb",
+        params:
+            parameters(n),
+        threads: config.get("threads", 1)
+        resources:
+            gpu=1,
+        shell:
+            f"{PAPERMILL} {NOTEBOOKS}/{STAGE[n]}.ipynb {{log:q}} {{params}}"
+
+
+def candidates(wildcards):
+    runs = f"{RUNS}/val/lr{{rate}}/{{dataset}}/{{part}}/seed{{seed}}/stage{{n}}/manifest.json"
+    return [runs.format(rate=rate, seed=SEEDS[0], **wildcards) for rate in CHOOSE[int(wildcards.n)]]
+
+
+rule choose:
+    input:
+        candidates,
+    output:
+        f"{RUNS}/val/{{dataset}}/{{part}}/stage{{n}}.json",
+    run:
+        found = {rate: json.loads(Path(path).with_name("metrics.json").read_text())["mAP"]
+                 for rate, path in zip(CHOOSE[int(wildcards.n)], input)}
+        best = max(found, key=found.get)
+        Path(output[0]).write_text(json.dumps({"lr": best, "mAP on val": found}, indent=2) + "\n")
+
+
+rule table:
+    input:
+        list(all_runs()),
+    output:
+        touch(f"{RUNS}/{{dataset}}/notebooks/{{table}}.done"),
+    log:
+        f"{RUNS}/{{dataset}}/notebooks/{{table}}.ipynb",
+    params:
+        lambda w: f"{common(w)} -p runs {shlex.quote(RUNS)} -p stage {LAST} -p figures {shlex.quote(FIGURES)}",
+    wildcard_constraints:
+        table="|".join(TABLES),
+    shell:
+        f"{PAPERMILL} {NOTEBOOKS}/{{wildcards.table}}.ipynb {{log:q}} {{params}}"
+
+
+rule show:
+    input:
+        lambda w: manifest(RUNS, w.dataset, ROWS["proposed"], LAST, SEEDS[0]),
+    output:
+        touch(f"{RUNS}/{{dataset}}/notebooks/{{shown}}.done"),
+    log:
+        f"{RUNS}/{{dataset}}/notebooks/{{shown}}.ipynb",
+    params:
+        lambda w: f"{common(w)} -p runs {shlex.quote(RUNS)} -p stage {LAST} -p seed {SEEDS[0]} "
+        + {"09_attention_channels": f"-p figures {shlex.quote(FIGURES)} ",
+           "11_predict": f"-p out {shlex.quote(RUNS)}/{w.dataset}/predictions "}[w.shown] + VIEW,
+    wildcard_constraints:
+        shown="|".join(SHOWN),
+    shell:
+        f"{PAPERMILL} {NOTEBOOKS}/{{wildcards.shown}}.ipynb {{log:q}} {{params}}"

@@ -1,0 +1,96 @@
+"""The paper's printed numbers (data/published) and whether they agree with one another."""
+
+import pandas as pd
+
+from attnsem.paper import ROOT
+
+PRINTED = 0.05  # numbers are printed to a tenth of a point
+OLDER = ("CNN-SVM", "CNN-RNN", "RLSD", "Very deep")  # Table 1's methods that are not the paper's own
+NAMES = {  # the paper's rows of Tables 3 and 4 by our variants
+    "DenseNet": "densenet",
+    "DenseNet+att": "att",
+    "DenseNet+SE": "se",
+    "Proposed": "proposed",
+    "SEblock(1)+4Convs": "se1_conv4",
+    "SEblock(1,3)+4Convs": "se13_conv4",
+    "5SEblock+5Convs": "se5_conv5",
+}
+
+
+def table(number: str) -> pd.DataFrame:
+    """Percents of the paper's table "1" to "4" or "figure 3": a row a method, columns labels (data sets in 3 and 4).
+
+    What the text at hand lacks is nan.
+    """
+    rows = pd.read_csv(ROOT / "data/published/tables.csv", dtype={"table": str})
+    rows = rows[rows["table"] == number]
+    return rows.pivot(index="method", columns="label", values="percent").loc[
+        rows["method"].unique(), rows["label"].unique()
+    ]
+
+
+def audit() -> pd.DataFrame:
+    """Every mean, difference and count that the paper states, recomputed from its own printed values.
+
+    Columns: where, what, printed, recomputed, and `adds up`: yes, "by rounding" where the printed values' own
+    rounding could make up for it, no, or "values are missing".
+    """
+    return pd.DataFrame([*_means(), *_differences(), *_counts()])
+
+
+def _row(where: str, what: str, printed: float, recomputed: float, slack: float) -> dict:
+    """slack: by how much the rounding of the values may move what is recomputed from them."""
+    gap = round(abs(printed - recomputed), 6)
+    verdict = "yes" if gap <= PRINTED else "by rounding" if gap <= PRINTED + slack else "no"
+    if pd.isna(recomputed):
+        verdict = "values are missing"
+    return {"where": where, "what": what, "printed": printed, "recomputed": recomputed, "adds up": verdict}
+
+
+def _means() -> list[dict]:
+    rows = []
+    for number in ("1", "2"):
+        printed = table(number)
+        for method, values in printed.iterrows():
+            labels = values.drop("mAP")
+            mean = labels.mean(skipna=False)
+            rows.append(_row(f"table {number}", f"mAP of {method}", values["mAP"], mean, PRINTED))
+            if number == "2" and rows[-1]["adds up"] == "no":
+                mean = labels[[label for label in labels.index if not label.endswith("_r1")]].mean()
+                rows.append(_row("table 2", f"mAP of {method}, over 24 labels", values["mAP"], mean, PRINTED))
+            if labels.isna().any():
+                missing = len(labels) * values["mAP"] - labels.sum()
+                rows[-1]["what"] += f" ({labels.isna().sum()} missing labels would have a mean of "
+                rows[-1]["what"] += f"{missing / labels.isna().sum():.1f}, DenseNet's of those is "
+                rows[-1]["what"] += f"{printed.loc['DenseNet', labels.index[labels.isna()]].mean():.1f})"
+    proposed = table("2").loc["Proposed"]
+    of_24 = proposed[[label for label in proposed.index if not label.endswith("_r1") and label != "mAP"]].mean()
+    figure = table("figure 3").loc["Proposed", "mAP"]
+    return [*rows, _row("figure 3", "Proposed's mAP against its 24 labels in table 2", figure, of_24, PRINTED)]
+
+
+def _differences() -> list[dict]:
+    stated = pd.read_csv(ROOT / "data/published/differences.csv", dtype={"table": str})
+    rows = []
+    for one in stated.itertuples():
+        printed = table(one.table)[one.label]
+        what = f"{one.label}: {one.method} less {one.less}"
+        rows.append(_row(one.source, what, one.stated, printed[one.method] - printed[one.less], 2 * PRINTED))
+    for number in ("3", "4"):
+        for dataset, other in (("voc2007", "1"), ("mirflickr38", "2")):
+            printed, elsewhere = table(number).loc["Proposed", dataset], table(other).loc["Proposed", "mAP"]
+            rows.append(_row(f"table {number}", f"Proposed on {dataset} as in table {other}", printed, elsewhere, 0))
+    return rows
+
+
+def _counts() -> list[dict]:
+    """Section 3.2: 13 of 20 labels better than earlier methods."""
+    printed = table("1").drop(columns="mAP")
+    proposed, rows = printed.loc["Proposed"], []
+    for rivals in (OLDER, (*OLDER, "DenseNet")):
+        better = (proposed > printed.loc[list(rivals)].max()).sum()
+        most = better + proposed.isna().sum()
+        row = _row("section 3.2 text", f"labels on which Proposed is above {', '.join(rivals)}", 13, better, 0)
+        row["what"] += f" ({better} of those printed; {most} at most, with the {proposed.isna().sum()} missing)"
+        rows.append(row | {"adds up": "values are missing" if better <= 13 <= most else "no"})
+    return rows
