@@ -167,12 +167,13 @@ for n in STAGE:
         log:
             f"{{runs}}/{{dataset}}/{{part}}/seed{{seed}}/stage{n}/{STAGE[n]}.ipynb",
         params:
-            parameters(n),
+            notebook=f"{NOTEBOOKS}/{STAGE[n]}.ipynb",
+            given=parameters(n),
         threads: config.get("threads", 1)
         resources:
             gpu=1,
         shell:
-            f"{PAPERMILL} {NOTEBOOKS}/{STAGE[n]}.ipynb {{log:q}} {{params}}"
+            "{PAPERMILL} {params.notebook:q} {log:q} {params.given}"
 
 
 def candidates(wildcards):
@@ -200,7 +201,7 @@ rule table:
     log:
         f"{RUNS}/{{dataset}}/notebooks/{{table}}.ipynb",
     params:
-        lambda w: f"{common(w)} -p runs {shlex.quote(RUNS)} -p stage {LAST} -p figures {shlex.quote(FIGURES)}",
+        lambda w: f"-p dataset {w.dataset} -p runs {shlex.quote(RUNS)} -p stage {LAST} -p figures {shlex.quote(FIGURES)}",
     wildcard_constraints:
         table="|".join(TABLES),
     shell:

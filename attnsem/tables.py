@@ -30,7 +30,7 @@ class Row:
 
     def ap(self) -> pd.DataFrame:
         """AP (%) not interpolated, difficult ignored: a row a seed, columns the labels and mAP."""
-        table = pd.DataFrame([100 * metrics.average_precision(*_logits(files)) for files in self.files])
+        table = pd.DataFrame([100 * metrics.average_precision(*logits(files)) for files in self.files])
         table.columns = self.labels
         return table.assign(mAP=table.mean(axis=1))
 
@@ -44,14 +44,15 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     return Run(path.parent).scores()
 
 
-def _logits(files: tuple[Path, ...]) -> tuple[np.ndarray, np.ndarray]:
+def logits(files: tuple[Path, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Targets and logits (images, C) of a seed, the mean where it has several files."""
     found = [_read(path) for path in files]
     return found[0]["targets"], np.mean([one["scores"].astype(np.float32) for one in found], axis=0)
 
 
 @cache
 def _bootstrap(files: tuple[Path, ...]) -> np.ndarray:
-    return 100 * metrics.bootstrap(*_logits(files))
+    return 100 * metrics.bootstrap(*logits(files))
 
 
 def rows(runs: str | Path, dataset: str, stage: int) -> dict[str, Row]:
@@ -169,6 +170,14 @@ def verdicts(found: dict[str, Row], size: float, company: Sequence[str] = ()) ->
         else:
             table[claim] = {"rows": f"{name} less {other}", "verdict": "not run"}
     return pd.DataFrame(table).T.rename_axis("claim")
+
+
+def company(label: str, row: Row, share: float = 0.5) -> list[str]:
+    """Labels of which more than that share of the test images show `label` too; none where there is no such label."""
+    if not row.files or label not in row.labels:
+        return []
+    present = pd.DataFrame(logits(row.files[0])[0] == 1, columns=row.labels)
+    return [other for other in row.labels if other != label and present[label][present[other]].mean() > share]
 
 
 def selection(runs: str | Path, dataset: str, stage: int) -> pd.DataFrame:
