@@ -9,9 +9,6 @@ SOURCE ?=
 DATA ?= data
 RUNS ?= runs
 FIGURES ?= $(RUNS)/figures
-NAME := $(basename $(notdir $(DATASET)))
-COMMON := -p dataset "$(DATASET)" -p data "$(DATA)"
-STAGE := $(COMMON) -p runs "$(RUNS)"
 # More parameters of single notebooks, such as PREPARE='-p image_size 224' or STAGE1='-p epochs 2'.
 PREPARE ?=
 STAGE1 ?=
@@ -20,24 +17,20 @@ STAGE3 ?=
 STAGE4 ?=
 VIEW ?=
 
-.PHONY: study test lab lint bench lock clean
+.PHONY: study grid test lab lint bench lock clean
 .DEFAULT_GOAL := study
 
-define notebook
-$(BIN)/papermill --log-output --no-progress-bar notebooks/$(1).ipynb "$(RUNS)/$(NAME)/notebooks/$(1).ipynb" $(2)
-endef
-
 study: .venv/ready
-	@mkdir -p "$(RUNS)/$(NAME)/notebooks"
-	$(call notebook,00_prepare_data,$(COMMON) $(if $(SOURCE),-p source "$(SOURCE)") -p figures "$(FIGURES)" $(PREPARE))
-	$(call notebook,01_train_stage1,$(STAGE) $(STAGE1))
-	$(call notebook,02_train_stage2,$(STAGE) $(STAGE2))
-	$(call notebook,03_train_stage3,$(STAGE) $(STAGE3))
-	$(call notebook,04_train_stage4,$(STAGE) $(STAGE4))
-	$(call notebook,09_attention_channels,$(STAGE) -p figures "$(FIGURES)" $(VIEW)) & other=$$!; \
-	$(call notebook,11_predict,$(STAGE) -p out "$(RUNS)/$(NAME)/predictions" $(VIEW)); ended=$$?; \
-	wait $$other && exit $$ended
-	@echo "executed notebooks: $(RUNS)/$(NAME)/notebooks, figures: $(FIGURES)/$(NAME)"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake study --quiet rules host --config datasets='["$(DATASET)"]' 'rows=["densenet","proposed"]' \
+	  source="$(SOURCE)" data="$(DATA)" runs="$(RUNS)" figures="$(FIGURES)" prepare="$(PREPARE)" stage1="$(STAGE1)" \
+	  stage2="$(STAGE2)" stage3="$(STAGE3)" stage4="$(STAGE4)" view="$(VIEW)"
+	@echo "executed notebooks: $(RUNS)/*/notebooks and beside the checkpoints, figures: $(FIGURES)"
+
+# Every row, gate, control and seed of a grid file: make grid GRID=grids/voc2007.yaml ARGS=-n
+GRID ?= grids/scenes.yaml
+ARGS ?=
+grid: .venv/ready
+	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --configfile $(GRID) $(ARGS)
 
 test: .venv/ready
 	$(BIN)/pytest

@@ -114,6 +114,9 @@ def common(wildcards):
 PAPERMILL = "papermill --log-output --no-progress-bar"
 
 
+workdir: workflow.basedir  # so that relative paths are the notebooks' own
+
+
 wildcard_constraints:
     runs=f"{re.escape(RUNS)}(/val(/lr[^/]+)?)?",
     dataset="|".join(map(re.escape, DATASETS)),

@@ -57,6 +57,7 @@ ROWS = {  # of the tables, by name: what settings() takes; where a row ends with
     "controls": {
         **{name: {"variant": name} for name in CONTROLS},
         **{f"{name}, α held": {"variant": name} | HELD for name in ("attended", "two_layer_fused", "se")},
+        "att, confidence, α held": REPAIRED | {"variant": "att"},
         "repaired, shuffled": REPAIRED | {"variant": "shuffled"},
         "densenet, longer": {"variant": "densenet", "stage": 4},
     },

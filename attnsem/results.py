@@ -1,17 +1,31 @@
-"""Tables from score files alone; `python -m attnsem.results` writes the README's."""
+"""What is recorded of runs under results/, and the tables that `python -m attnsem.results` writes from it."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from attnsem import metrics
+from attnsem import metrics, tables
 from attnsem.paper import ROOT
-from attnsem.runs import Run, rooted, write
+from attnsem.runs import Run, checksum, read_json, rooted, write, write_arrays, write_json
 
 PARTS = {"baseline": "y′", "attended": "ŷ_att", "semantic": "ỹ", "fused": "ŷ"}
-KEPT = ("manifest.json", "history.csv", "metrics.json", "scores.npz")
+KEPT = ("history.csv", "metrics.json")
+LESS = ("densenet", "attended", "attended, α held")  # what the other rows are compared with
+PAGE = """# Recorded runs
+
+Written by `python -m attnsem.results`; none of it is typed. A folder is `<recorded>/<dataset>/<row>/seed<k>/stage<n>`:
+`scores.npz` has ids, labels, targets and the logits of what the stage trains (float16), `metrics.json` the nine
+readings of the full scores and the mAP of each part, `history.csv` an epoch a line, `manifest.json` parameters,
+revision, versions, machine, seconds and checksums. Below `val/` are the runs by which learning rates were chosen,
+without scores. `differences-stage<n>.csv` and `verdicts-stage<n>.csv` are the paired bootstraps of the README's tables.
+
+mAP in %, not interpolated, difficult ignored, unless named: y′ is the backbone's own classifier, ŷ_att the attention
+with confidence maps, ỹ the semantic part or the control that stands in its place, ŷ the fusion.
+"""
 MARKS = "<!-- results -->\n", "<!-- end of results -->"
 
 
@@ -44,20 +58,97 @@ def labels_table(run: Run) -> pd.DataFrame:
 
 
 def record(runs: Path, name: str, results: Path = ROOT / "results") -> None:
-    """Copies what is small of every complete stage below `runs` to results/<name>."""
-    for manifest in sorted(runs.rglob("manifest.json")):
+    """Copies what is small of every complete stage below `runs` to results/<name>.
+
+    Of the scores those of what the stage trains, in float16 (metrics.json is from the full ones), and none of runs
+    on val. The manifest then names the recorded file's checksum, and keeps the full one's.
+    """
+    for path in sorted(runs.rglob("manifest.json")):
+        run, target = Run(path.parent), results / name / path.parent.relative_to(runs)
         for kept in KEPT:
-            content = (manifest.parent / kept).read_bytes()
-            target = results / name / manifest.parent.relative_to(runs) / kept
-            write(target, lambda partial, content=content: partial.write_bytes(content))
+            content = (run.folder / kept).read_bytes()
+            write(target / kept, lambda partial, content=content: partial.write_bytes(content))
+        manifest = run.manifest
+        if run.settings.test_split == "test":
+            scores = run.scores()
+            kept = {key: scores[key] for key in ("ids", "labels", "targets")}
+            write_arrays(target / "scores.npz", kept | {"scores": scores["scores"].astype(np.float16)})
+            manifest["full_scores_sha256"] = manifest["scores_sha256"]
+            manifest["scores_sha256"] = checksum(target / "scores.npz")
+        write_json(target / "manifest.json", manifest)
+
+
+def compare(results: Path = ROOT / "results") -> None:
+    """Writes <recorded>/<dataset>/differences.csv: every row less some others, with intervals and verdicts' claims.
+
+    The slow part: 1,000 resamples of each score file.
+    """
+    for folder, dataset, stage in compared(results):
+        found, less = tables.rows(folder, dataset, stage), []
+        for name in LESS:
+            table = tables.differences(found.values(), found[name]).rename_axis("row").reset_index()
+            less.append(table.assign(less=name))
+        place = folder / dataset
+        write_csv(place / f"differences-stage{stage}.csv", pd.concat(less).round(4))
+        company = tables.company("person", found["densenet"])
+        size = tables.stated_gain(dataset)
+        write_csv(place / f"verdicts-stage{stage}.csv", tables.verdicts(found, size, company).reset_index().round(4))
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    write(path, lambda partial: table.to_csv(partial, index=False, lineterminator="\n"))
+
+
+def compared(results: Path = ROOT / "results") -> list[tuple[Path, str, int]]:
+    """Recorded folder, data set and last stage of which there are densenet and another row."""
+    found = []
+    for path in sorted(results.glob("*/*/densenet")):
+        for stage in (3, 4):
+            others = [other for other in path.parent.glob(f"*/seed*/stage{stage}") if other.parts[-3] != "densenet"]
+            if others and path.parts[-3] != "val":
+                found.append((path.parents[1], path.parent.name, stage))
+    return found
+
+
+def summary(folder: Path, dataset: str, stage: int) -> pd.DataFrame:
+    """A row a table's row that has been run: mAP (%), its spread over seeds, and what compare() wrote."""
+    rows = [row for row in tables.rows(folder, dataset, stage).values() if row.files]
+    measured = tables.mean_and_spread(rows).drop(columns="runs").reset_index()
+    written = pd.read_csv(folder / dataset / f"differences-stage{stage}.csv").set_index(["less", "row"])
+    for name in LESS:
+        if name in written.index:
+            text = written.loc[name].apply(interval, axis=1)
+            measured[f"less {name}"] = measured["row"].map(text).fillna("")
+    measured["sd of seeds"] = measured["sd of seeds"].map(lambda sd: "" if pd.isna(sd) else f"{sd:.2f}")
+    return measured.rename(columns={"rows": "kind"})
+
+
+def interval(row: pd.Series) -> str:
+    return f"{row['difference']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
+
+
+def verdict_lines(folder: Path, dataset: str, stage: int) -> pd.DataFrame:
+    table = pd.read_csv(folder / dataset / f"verdicts-stage{stage}.csv").query("verdict != 'not run'")
+    return table[["claim", "rows", "verdict"]].assign(difference=[interval(row) for _, row in table.iterrows()])
+
+
+def heading(folder: Path, dataset: str, stage: int) -> str:
+    run = next(Run(path.parent) for path in sorted((folder / dataset).rglob("manifest.json")))
+    settings = run.settings
+    frozen = "fine-tuned" if stage == 4 else "frozen" if not settings.train_backbone else "trained in stage 1"
+    return f"{folder.name}, {dataset}, after stage {stage}: {settings.backbone} {frozen}, {settings.image_size} pixels"
 
 
 def recorded(results: Path = ROOT / "results") -> pd.DataFrame:
-    """mAP (%) of every recorded stage, re-scored: of each part, and three more readings of what the stage trains."""
+    """mAP (%) of every recorded stage that was tested: of each part, and three more readings of what it trains."""
     rows = []
-    for manifest in sorted(results.rglob("manifest.json"), key=lambda path: path.parent.parts):
-        run = Run(manifest.parent)
-        settings, parts, own = run.settings, parts_table(run), stages_table([run]).iloc[0]
+    for path in sorted(results.rglob("scores.npz"), key=lambda path: path.parent.parts):
+        run = Run(path.parent)
+        settings, parts, own = (
+            run.settings,
+            read_json(run.folder / "metrics.json")["parts"],
+            stages_table([run]).iloc[0],
+        )
         frozen = "" if settings.train_backbone else " frozen"
         row = {
             "recorded in": run.folder.relative_to(results).as_posix(),
@@ -65,7 +156,7 @@ def recorded(results: Path = ROOT / "results") -> pd.DataFrame:
             "epochs": settings.epochs,
             "chance": 100 * (run.scores()["targets"] == 1).mean(),
         }
-        row |= {sign: parts[("none", "ignore")].get(sign, "") for sign in PARTS.values()}
+        row |= {sign: parts.get(part, "") for part, sign in PARTS.items()}
         row |= {"11-point": own[("11-point", "ignore")], "all-point": own[("all-point", "ignore")]}
         rows.append(row | {"lowest of nine": own.min()})
     return pd.DataFrame(rows)
@@ -79,18 +170,30 @@ def as_markdown(table: pd.DataFrame) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def with_results(readme: str) -> str:
-    """The README's text with the table of what is recorded now."""
-    before, rest = readme.split(MARKS[0])
-    return before + MARKS[0] + as_markdown(recorded()) + MARKS[1] + rest.split(MARKS[1])[1]
+def with_results(text: str) -> str:
+    """A page's text with its marked part written anew from what is recorded now."""
+    parts = []
+    for place in compared():
+        parts += [f"### {heading(*place)}\n", as_markdown(summary(*place)), as_markdown(verdict_lines(*place))]
+    before, rest = text.split(MARKS[0])
+    return before + MARKS[0] + "\n".join(parts) + MARKS[1] + rest.split(MARKS[1])[1]
+
+
+def page() -> str:
+    """results/README.md: every recorded stage."""
+    return f"{PAGE}\n{as_markdown(recorded())}"
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Record runs under results/ and write the README's table anew.")
+    parser = argparse.ArgumentParser(description="Record runs under results/ and write the pages' tables anew.")
     parser.add_argument("--runs", help="folder of runs to record")
     parser.add_argument("--name", help="their folder under results/")
     given = parser.parse_args()
+    if bool(given.runs) != bool(given.name):
+        sys.exit("--runs and --name go together: the folder of runs, and what to call it under results/")
     if given.runs:
         record(rooted(given.runs), given.name)
+    compare()
     readme = ROOT / "README.md"
     readme.write_text(with_results(readme.read_text()))
+    (ROOT / "results/README.md").write_text(page())

@@ -252,6 +252,7 @@ def finish(
         run.folder / "metrics.json",
         {
             "mAP": table.loc[("none", "ignore"), "mAP"],
+            "parts": {part: 100 * metrics.mean_average_precision(targets, found) for part, found in logits.items()},
             "readings": {" ".join(reading): row.dropna().to_dict() for reading, row in table.iterrows()},
         },
     )

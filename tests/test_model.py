@@ -16,9 +16,10 @@ from attnsem.model import (
     SemanticPart,
     attended_logits,
     gated,
+    shuffled,
     spatial_softmax,
 )
-from attnsem.paper import GATES, VARIANTS
+from attnsem.paper import CONTROLS, GATES, VARIANTS
 
 LABELS, POSITIONS = 20, 14
 
@@ -41,7 +42,7 @@ class Trunk(nn.Conv2d):
 
 
 def network(variant, gate="literal"):
-    return Network(backbone=Trunk(), labels=5, variant=VARIANTS[variant], gate=gate)
+    return Network(backbone=Trunk(), labels=5, variant=(VARIANTS | CONTROLS)[variant], gate=gate)
 
 
 def test_shapes_of_section_2_1_and_2_2(features):
@@ -192,3 +193,73 @@ def test_scores_are_float32_under_autocast():
     assert torch.equal(found[0], classifier(x)) and found[1].dtype == torch.float32
     z, s = torch.rand(2, 2, 5, 4, 4).bfloat16()
     assert attended_logits(spatial_softmax(z), s).dtype == torch.float32
+
+
+CONTROL_PARTS = {
+    "attended": {"baseline", "attended", "attention", "fused"},
+    "two_layer": {"baseline", "semantic"},
+    "two_layer_fused": {"baseline", "semantic", "fused"},
+    "max": {"baseline", "semantic"},
+    "shuffled": {"baseline", "attended", "attention", "semantic", "fused"},
+}
+
+
+@pytest.mark.parametrize("name", CONTROL_PARTS)
+def test_outputs_of_a_control(name):
+    output = network(name)(torch.rand(2, 3, 64, 64))
+    assert {part for part, found in output._asdict().items() if found is not None} == CONTROL_PARTS[name]
+
+
+def test_the_two_layer_control_has_as_many_parameters_as_proposed():
+    def count(*parts):
+        return sum(p.numel() for part in parts for p in part.parameters())
+
+    ours, control = network("proposed"), network("two_layer")
+    assert count(control.semantic) == pytest.approx(count(ours.attention, ours.semantic), rel=1e-4)
+
+
+def test_the_max_control_pools_by_the_greatest_value():
+    x, head = torch.rand(2, 16, 4, 4), network("max").semantic
+    assert torch.equal(head(x), head.fc(x.flatten(2).max(2).values))
+
+
+def test_the_attended_control_fuses_the_attention_without_a_semantic_part():
+    net = network("attended")
+    output = net(torch.rand(2, 3, 64, 64))
+    assert torch.allclose(output.fused, 0.48 * output.baseline + 0.52 * output.attended)
+
+
+def test_shuffling_gives_each_image_its_own_order_of_whole_channels():
+    a, z = torch.rand(2, 40, 6, 3, 3)
+    first, second = shuffled(a, z)
+    for before, after in ((a, first), (z, second)):
+        assert torch.equal(before.flatten(2).sum(2).sort(1).values, after.flatten(2).sum(2).sort(1).values)
+    orders = [[(a[i] == channel).all((1, 2)).nonzero().item() for channel in first[i]] for i in range(40)]
+    assert len({tuple(order) for order in orders}) > 30
+    assert all(torch.equal(second[i], z[i][order]) for i, order in enumerate(orders))
+
+
+@pytest.mark.parametrize("gate", [gate for gate in GATES if gate != "pooled"])
+def test_maps_are_all_that_the_semantic_part_needs(gate):
+    net, images = network("proposed", gate).eval(), torch.rand(2, 3, 64, 64)
+    x = net.forward_features(images)
+    whole, from_maps = net(images), net(maps=net.forward_maps(x))
+    for one, other in zip(whole, from_maps, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_pooled_features_are_those_that_each_label_attends_to():
+    z, s, x = torch.randn(2, 5, 3, 3), torch.randn(2, 5, 3, 3), torch.randn(2, 7, 3, 3)
+    a = spatial_softmax(z)
+    read, _ = gated("pooled", z, a, s, x)
+    assert read.shape == (2, 7, 5, 1)
+    assert read[1, 3, 2, 0].item() == pytest.approx((a[1, 2] * x[1, 3]).sum().item(), rel=1e-5)
+
+
+def test_limits_of_alpha():
+    for limits, start, raised in (((0.0, 1.0), 0.48, 0.9), ((0.48, 0.48), 0.48, 0.48), ((0.6, 0.8), 0.6, 0.8)):
+        fusion = Fusion(limits)
+        assert fusion.alpha.item() == pytest.approx(start)
+        fusion.alpha.data.fill_(0.9)
+        fusion.clamp()
+        assert fusion.alpha.item() == pytest.approx(raised)

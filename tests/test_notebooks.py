@@ -25,7 +25,7 @@ def study(tmp_path_factory):
     Image.new("L", (50, 30), 99).save(home / "photos/grey.jpg")
     (home / "photos/notes.txt").write_text("no image")
     places = {"data": home / "data", "runs": home / "runs", "figures": home / "figures", "out": home / "predictions"}
-    given = {"partial": True, "epochs": 1, "photos": home / "photos"} | places
+    given = {"dataset": "scenes", "partial": True, "epochs": 1, "photos": home / "photos"} | places
     executed = {}
     for path in NOTEBOOKS:
         takes = papermill.inspect_notebook(path)
@@ -55,7 +55,8 @@ def test_shows_what_it_promises(study, path):
 
 def test_leaves_figures_runs_and_predictions(study):
     home, _ = study
-    for name in ("labels.svg", "examples.png", "attention_proposed_stage4.png"):
+    charts = ("table1_differences.svg", "table2_differences.svg", "table3_differences.svg", "figure3.svg")
+    for name in ("labels.svg", "examples.png", "attention_proposed_stage4.png", *charts):
         assert (home / "figures/scenes" / name).stat().st_size > 1000
     assert len(list((home / "runs/scenes").glob("*/seed0/stage?/learning_curves.svg"))) == 4
     table = pd.read_csv(home / "predictions/probabilities.csv", index_col="image")
@@ -93,4 +94,4 @@ def test_is_stored_as_the_project_keeps_notebooks(path):
 
 
 def test_there_are_the_spines_notebooks():
-    assert [path.stem[:2] for path in NOTEBOOKS] == ["00", "01", "02", "03", "04", "09", "11"]
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "11"]

@@ -1,7 +1,7 @@
 import pytest
 
 from attnsem import StudyError
-from attnsem.paper import inherit, settings
+from attnsem.paper import ROWS, inherit, part_of, row_settings, row_stages, settings
 
 
 def test_defaults_are_the_papers():
@@ -34,9 +34,12 @@ def test_none_is_the_default_of_the_data_set():
         ({"lr": -0.1}, "lr must be above 0"),
         ({"seed": -1}, "seed must be 0 or more"),
         ({"variant": "proposal"}, "variant must be one of densenet, att, se, proposed"),
-        ({"gate": "open"}, "gate must be one of literal, logits, confidence, not 'open'"),
+        ({"gate": "open"}, "gate must be one of literal, logits, confidence, signed, pooled, not 'open'"),
         ({"test_split": "trainval"}, "test_split must be one of val, test"),
         ({"train_size": 300}, "train_size 300 is smaller than the crop, image_size 448"),
+        ({"baseline_folds": 1}, "baseline_folds must be 0, or 2 or more"),
+        ({"alpha_min": 0.5, "alpha_max": 0.4}, "alpha_min 0.5 to alpha_max 0.4 is no range within 0 and 1"),
+        ({"semantic_loss": -1.0}, "semantic_loss must be 0 or more"),
         ({"variant": "se"}, "variant se has no stage 2, only 1, 3, 4"),
     ],
 )
@@ -55,3 +58,24 @@ def test_a_later_stage_takes_what_the_run_decided_in_stage_1():
     child = inherit(settings(3, dataset="voc2007"), parent)
     assert (child.backbone, child.image_size, child.test_split) == ("squeezenet1_1", 224, "val")
     assert (child.lr, child.stage) == (0.001, 3)
+
+
+def test_every_row_has_a_folder_of_its_own():
+    for last in (3, 4):
+        named = [row for group in ROWS.values() for row in group.values() if row_stages(row, last)]
+        folders = [
+            (part_of(row_settings(row, row_stages(row, last)[-1], dataset="scenes")), row_stages(row, last)[-1])
+            for row in named
+        ]
+        assert len(set(folders)) == len(folders)
+
+
+def test_stages_of_a_row():
+    assert row_stages(ROWS["paper"]["densenet"], 4) == [1] and row_stages(ROWS["paper"]["proposed"], 3) == [1, 2, 3]
+    assert row_stages(ROWS["controls"]["densenet, longer"], 4) == [1, 4]
+    assert row_stages(ROWS["controls"]["densenet, longer"], 3) == []
+
+
+def test_a_folder_names_what_is_not_the_papers():
+    settings = row_settings(ROWS["repairs"]["repaired"], 3, dataset="voc2007")
+    assert part_of(settings) == "proposed-confidence-alpha_min0.48-alpha_max0.48"

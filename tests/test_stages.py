@@ -13,6 +13,7 @@ import torch
 from attnsem import StudyError, metrics, stages, training
 from attnsem.arrays import Prepared, prepare
 from attnsem.datasets import scenes
+from attnsem.features import Features
 from attnsem.paper import settings
 from attnsem.results import labels_table, parts_table, stages_table
 from attnsem.runs import held
@@ -333,3 +334,54 @@ def test_history_is_written_each_epoch(train, monkeypatch):
     )
     train(1)
     assert seen == [1, 2]
+
+
+def test_a_loss_of_its_own_trains_the_semantic_part_where_alpha_is_1(train):
+    """With α held at 1, ŷ = y′ gives the semantic part no gradient; its own loss does."""
+    held = {"variant": "two_layer_fused", "alpha_min": 1.0, "weight_decay": 0.0}
+    starved, fed = train(3, **held), train(3, **held, semantic_loss=1.0, keep=True)
+    drawn = stages.network_of(starved.settings, 10).state_dict()["semantic.fc.weight"]
+    assert torch.equal(starved.state()["semantic.fc.weight"], drawn)
+    assert not torch.equal(fed.state()["semantic.fc.weight"], drawn)
+    assert fed.folder != starved.folder and "semantic_loss1" in fed.folder.parts[-3]
+
+
+def test_folds_need_a_backbone_that_stood_still_and_a_cache(train, own_data):
+    with pytest.raises(StudyError, match="baseline_folds needs a feature_cache"):
+        train(3, baseline_folds=2)
+    with pytest.raises(StudyError, match="baseline_folds needs a stage 1 that trained its classifier alone"):
+        train(3, baseline_folds=2, feature_cache=1, data=own_data)
+
+
+def test_out_of_fold_logits_do_not_know_the_images_own_label():
+    """Turning one image's labels changes what others are given, not the logits of its own fold."""
+    torch.manual_seed(0)
+    views = torch.randn(30, 2, 6, 1, 1).numpy().astype(np.float16)
+    features, targets = Features(views, np.arange(30)), torch.randint(0, 2, (30, 3))
+    first = settings(1, dataset="scenes", epochs=3, train_backbone=False, batch_size=8)
+    before = training.out_of_fold(features, targets, first, folds=3)
+    turned = targets.clone()
+    turned[4] = 1 - turned[4]
+    after = training.out_of_fold(features, turned, first, folds=3)
+    changed = (before != after).flatten(1).any(1)
+    assert before.shape == (30, 2, 3) and not changed[4] and 0 < changed.sum() <= 20
+
+
+def test_maps_take_out_of_fold_logits_for_training_images_alone():
+    views = np.zeros((4, 2, 6, 1, 1), np.float32)
+    unseen = torch.arange(16.0).reshape(4, 2, 2)
+    rows = Features(views, np.arange(4), of="maps", baseline=unseen).batch(np.array([3, 1]), np.array([1, 0]))
+    assert rows[:, :2, 0, 0].tolist() == [[14, 15], [4, 5]] and not rows[:, 2:].any()
+
+
+def test_parents_may_be_in_another_folder(train, runs, scenes_data, tmp_path):
+    run = stages.train(3, **QUICK | {"epochs": 1}, data=scenes_data, runs=tmp_path / "other", parents=runs)
+    assert run.manifest["parent_sha256"] == run_of(runs, 2).manifest["checkpoint_sha256"]
+    with pytest.raises(StudyError, match="stage 2 is not complete in"):
+        stages.train(3, **QUICK | {"seed": 3}, data=scenes_data, runs=tmp_path / "other", parents=runs)
+
+
+def test_a_backbone_alone_may_have_stage_4_too(train):
+    run = train(4, variant="densenet")
+    assert run.folder.parts[-3:] == ("densenet", "seed0", "stage4")
+    assert run.scores()["scores"] == pytest.approx(run.scores()["baseline"])

@@ -1,0 +1,104 @@
+"""The Snakefile: its plan, what it refuses before anything runs, and what one failed run leaves of the others."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from attnsem.paper import ROOT
+
+GRIDS = sorted((ROOT / "grids").glob("*.yaml"))
+
+
+def snakemake(*given, **config):
+    """Runs it in the project's folder with this Python's papermill."""
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    pairs = [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in config.items()]
+    command = [sys.executable, "-m", "snakemake", *given, *(["--config", *pairs] if pairs else [])]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def counts(told):
+    """Jobs by rule, of a plan."""
+    lines = told.split("Job stats:")[1].split("total")[0].splitlines()
+    return {words[0]: int(words[1]) for line in lines if len(words := line.split()) == 2 and words[1].isdigit()}
+
+
+def test_variants_gates_and_seeds_share_their_stages(tmp_path):
+    code, told = snakemake(
+        "-n", "--configfile", "grids/scenes.yaml", runs=str(tmp_path), rows=["att", "proposed", "proposed, logits"]
+    )
+    assert code == 0, told
+    assert counts(told) == {"prepare": 1, "stage1": 3, "stage2": 3, "stage3": 9, "table": 4, "grid": 1}
+
+
+def test_learning_rates_are_tried_on_val_before_the_seeds_are_trained(tmp_path):
+    code, told = snakemake("-np", runs=str(tmp_path), rows=["proposed"], last=3, seeds=[0, 1], choose={3: [0.01, 0.1]})
+    assert code == 0, told
+    assert counts(told) == {"prepare": 1, "stage1": 3, "stage2": 3, "stage3": 4, "choose": 1, "table": 4, "grid": 1}
+    assert "-p train_split train -p test_split val" in told and "val/lr0.1 " in told
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("profile", ["default", "slurm"])
+def test_every_grid_has_a_plan_here_and_on_a_cluster(path, profile, tmp_path):
+    code, told = snakemake(
+        "-n", "--quiet", "rules", "--profile", f"profiles/{profile}", "--configfile", str(path), runs=str(tmp_path)
+    )
+    assert code == 0, told
+    assert counts(told)["grid"] == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (
+            {"stage3": "-p epoch 3"},
+            "stage3: 03_train_stage3 has no parameter 'epoch'; there are dataset, seed, variant",
+        ),
+        ({"rows": ["proposal"]}, "there is no row 'proposal'; there are densenet; att;"),
+    ],
+)
+def test_a_misspelt_name_is_refused_before_anything_runs(config, words, tmp_path):
+    code, told = snakemake(runs=str(tmp_path), **config)
+    assert code != 0 and words in told
+    assert not list(tmp_path.iterdir())
+
+
+def test_papermill_by_hand_refuses_a_misspelt_parameter(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        "notebooks/03_train_stage3.ipynb",
+        tmp_path / "out.ipynb",
+        "-p",
+        "epoch",
+        "3",
+    ]
+    done = subprocess.run([*command, "-p", "runs", tmp_path], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "StudyError: this notebook has no parameter 'epoch'; did you mean 'epochs'?" in done.stderr
+
+
+def test_a_failed_run_stops_its_branch_and_is_kept_to_be_read(tmp_path):
+    """`confidence, folds` needs a backbone that stood still in stage 1, which it does not here."""
+    tiny = {f"stage{n}": "-p epochs 1 -p batch_size 64" for n in (1, 2, 3)} | {"prepare": "-p partial True"}
+    tiny |= {"runs": str(tmp_path / "my runs"), "data": str(tmp_path / "my data"), "last": 3}
+    rows = ["densenet", "attended", "confidence, folds"]
+    code, told = snakemake("grid", "--omit-from", "table", rows=rows, **tiny)
+    assert code != 0
+    runs = tmp_path / "my runs/scenes"
+    assert {path.parts[-4] for path in runs.rglob("manifest.json")} == {"densenet", "attention", "attended"}
+    failed = runs / "proposed-confidence-baseline_folds5/seed0/stage3/03_train_stage3.ipynb"
+    assert str(failed) in told
+    cells = [cell for cell in nbformat.read(failed, as_version=4).cells if cell.cell_type == "code"]
+    errors = [output.evalue for cell in cells for output in cell.outputs if output.output_type == "error"]
+    assert "baseline_folds needs" in errors[0]
+    code, told = snakemake("grid", "-n", "--omit-from", "table", rows=rows[:2], **tiny)
+    assert code == 0 and "Nothing to be done" in told

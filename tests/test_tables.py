@@ -1,0 +1,181 @@
+"""Rows, differences and verdicts from score files that are written here, and checked by hand or by scikit-learn."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import average_precision_score
+
+from attnsem import paper, published, results, tables
+from attnsem.runs import Run, checksum, write_arrays, write_json
+
+LABELS = ["person", "bottle", "sky"]
+
+
+def leave(folder, row, seed, quality, stage=3, **given):
+    """A complete run of a row whose scores are the targets with noise."""
+    random = np.random.default_rng(0)
+    targets = (random.random((300, 3)) < 0.3).astype(np.int8)
+    targets[:, 1] &= targets[:, 0]  # no bottle without a person
+    targets[0] = -1
+    settings = paper.row_settings(paper.ROWS["paper"][row], stage, dataset="scenes", seed=seed, **given)
+    run = Run.of(settings, folder)
+    noise = np.random.default_rng((seed, stage)).normal(size=targets.shape)
+    scores = (quality * targets + noise).astype(np.float32)
+    described = {"ids": np.arange(300).astype(str), "labels": np.array(LABELS), "targets": targets}
+    write_arrays(run.folder / "scores.npz", described | {"scores": scores, "semantic": scores})
+    write_json(run.folder / "metrics.json", {"mAP": 1.0, "parts": {"semantic": 2.0}, "readings": {}})
+    manifest = {"parameters": asdict(settings), "scores_sha256": checksum(run.folder / "scores.npz")}
+    write_json(run.folder / "manifest.json", manifest)
+    pd.DataFrame({"epoch": [1, 2], "loss": [2, 1], "mAP": [60.0, 50.0]}).to_csv(run.folder / "history.csv")
+    return targets, scores
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for seed in (0, 1):
+        leave(folder, "densenet", seed, 1.0, stage=1)
+        leave(folder, "proposed", seed, 2.0)
+    leave(folder, "se", 0, 0.2)
+    return folder
+
+
+@pytest.fixture
+def found(runs):
+    return tables.rows(runs, "scenes", 3)
+
+
+def test_mean_and_spread_over_seeds(found, tmp_path):
+    expected = []
+    for seed in (0, 1):
+        targets, scores = leave(tmp_path, "proposed", seed, 2.0)
+        counted = targets[:, 0] >= 0
+        ap = [average_precision_score(targets[counted, c], scores[counted, c]) for c in range(3)]
+        expected.append(100 * np.mean(ap))
+    row = tables.mean_and_spread(found.values()).loc[("paper", "proposed")]
+    assert row["mAP"] == pytest.approx(np.mean(expected))
+    assert row["sd of seeds"] == pytest.approx(np.std(expected, ddof=1)) and row["seeds"] == 2
+
+
+def test_a_row_without_runs_says_so_and_how_to_run_it(found):
+    row = tables.mean_and_spread(found.values()).loc[("gates", "proposed, logits")]
+    assert row["seeds"] == 0 and pd.isna(row["mAP"])
+    assert row["runs"] == "not run: papermill 03_train_stage3.ipynb out.ipynb -p dataset scenes -p gate logits"
+
+
+def test_an_interrupted_run_is_no_row(runs, tmp_path):
+    leave(tmp_path, "proposed", 0, 2.0)
+    assert tables.rows(tmp_path, "scenes", 3)["proposed"].files
+    next(tmp_path.rglob("manifest.json")).unlink()
+    assert not tables.rows(tmp_path, "scenes", 3)["proposed"].files
+
+
+def test_a_difference_has_the_interval_of_paired_resamples(found):
+    measured = tables.difference(found["proposed"], found["densenet"])
+    assert measured["difference"] == pytest.approx(
+        found["proposed"].ap()["mAP"].mean() - found["densenet"].ap()["mAP"].mean()
+    )
+    assert measured["low"] < measured["difference"] < measured["high"] and measured["flips"] == 0
+    same = tables.difference(found["proposed"], found["proposed"])
+    assert same["difference"] == same["low"] == same["high"] == same["sd of seeds"] == 0
+    turned = tables.difference(found["densenet"], found["proposed"])
+    assert (turned["low"], turned["high"]) == pytest.approx((-measured["high"], -measured["low"]))
+
+
+def test_a_difference_over_some_labels(found):
+    ours, theirs = (found[name].ap().mean() for name in ("proposed", "densenet"))
+    measured = tables.difference(found["proposed"], found["densenet"], ["bottle"])
+    assert measured["difference"] == pytest.approx(ours["bottle"] - theirs["bottle"])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "claim", "size", "word"),
+    [
+        (0.2, 0.9, "gains", 0.5, "holds"),
+        (0.1, 0.4, "gains", 0.5, "does not hold"),
+        (-0.1, 0.6, "gains", 0.5, "undecided here"),
+        (0.0, 0.0, "gains", 0.5, "does not hold"),
+        (-0.4, -0.1, "loses", 0, "holds"),
+        (0.0, 0.0, "loses", 0, "does not hold"),
+        (-0.4, 0.1, "loses", 0, "undecided here"),
+        (-0.1, 0.1, "little", 0, "holds"),
+        (0.3, 0.9, "little", 0, "does not hold"),
+        (-0.1, 0.9, "little", 0, "undecided here"),
+        (-2.0, 0.1, "no gain", 0, "holds"),
+        (0.3, 0.4, "no gain", 0, "does not hold"),
+        (-0.3, 0.4, "no gain", 0, "undecided here"),
+    ],
+)
+def test_verdicts_follow_from_the_interval(low, high, claim, size, word):
+    assert tables.verdict({"low": low, "high": high}, claim, size) == word
+
+
+def test_verdicts_name_what_has_not_been_run(found):
+    table = tables.verdicts(found, 0.5, tables.company("person", found["densenet"]))
+    assert list(table["verdict"]) == ["not run", "holds", "holds", "not run", "holds"]
+    assert table.index[-1].endswith("(bottle)")
+
+
+def test_the_average_of_two_baselines_is_of_their_logits(found, tmp_path):
+    (targets, one), (_, two) = (leave(tmp_path, "densenet", seed, 1.0, stage=1) for seed in (0, 1))
+    counted = targets[:, 2] >= 0
+    expected = 100 * average_precision_score(targets[counted, 2], (one + two)[counted, 2])
+    assert found[tables.AVERAGED].ap()["sky"].tolist() == pytest.approx([expected, expected])
+
+
+def test_selection_shows_what_picking_the_epoch_flatters(runs, tmp_path):
+    leave(tmp_path, "proposed", 0, 2.0)
+    leave(tmp_path / "val/lr0.02", "proposed", 0, 2.0)
+    history = next((tmp_path / "val").rglob("history.csv"))
+    pd.DataFrame({"epoch": [1, 2], "mAP": [40.0, 41.0]}).to_csv(history)
+    row = tables.selection(tmp_path, "scenes", 3).loc["proposed"]
+    assert row.tolist() == [50.0, 50.0, 60.0, 10.0]
+    assert tables.selection(runs, "scenes", 3).empty
+
+
+def test_recording_keeps_the_scores_of_test_in_float16(runs, tmp_path):
+    leave(runs / "val/lr0.02", "proposed", 0, 2.0, train_split="train", test_split="val")
+    results.record(runs, "here", tmp_path)
+    kept = Run(tmp_path / "here/scenes/proposed/seed0/stage3")
+    full = Run(runs / "scenes/proposed/seed0/stage3")
+    assert kept.scores()["scores"].dtype == np.float16 and "semantic" not in kept.scores()
+    assert kept.scores()["scores"] == pytest.approx(full.scores()["scores"], rel=1e-3)
+    assert kept.manifest["scores_sha256"] == checksum(kept.folder / "scores.npz")
+    assert kept.manifest["full_scores_sha256"] == full.manifest["scores_sha256"]
+    assert not (tmp_path / "here/val/lr0.02/scenes/proposed/seed0/stage3/scores.npz").exists()
+    assert (tmp_path / "here/val/lr0.02/scenes/proposed/seed0/stage3/history.csv").exists()
+
+
+def test_differences_are_written_and_shown(runs, tmp_path):
+    results.record(runs, "here", tmp_path)
+    assert results.compared(tmp_path) == [(tmp_path / "here", "scenes", 3)]
+    results.compare(tmp_path)
+    shown = results.summary(tmp_path / "here", "scenes", 3).set_index("row")
+    assert shown.loc["proposed", "less densenet"].startswith("+") and shown.loc["se", "less densenet"].startswith("-")
+    assert list(results.verdict_lines(tmp_path / "here", "scenes", 3)["verdict"]) == ["holds", "holds", "holds"]
+
+
+def test_published_numbers_are_the_papers():
+    """Worked by hand from the printed tables."""
+    assert published.table("1").loc["CNN-RNN", "train"] == 99.7 and published.table("1").shape == (6, 21)
+    assert published.table("1").loc["Proposed"].isna().sum() == 6
+    assert published.table("2").shape == (6, 39) and published.table("2").loc["LDA", "bird_r1"] == 50.0
+    assert published.table("3").loc["DenseNet+SE"].tolist() == [89.7, 77.0]
+    assert json.loads(published.table("4").to_json())["mirflickr38"]["5SEblock+5Convs"] == 78.1
+
+
+def test_the_audit_finds_what_does_not_add_up():
+    audit = published.audit().set_index("what")
+    assert audit.loc["mAP of AIACNN", "recomputed"] == pytest.approx(59.7, abs=0.05)
+    assert (
+        audit.loc["mAP of AIACNN", "adds up"] == "no" and audit.loc["mAP of AIACNN, over 24 labels", "adds up"] == "yes"
+    )
+    assert audit.loc["mAP of Proposed", "recomputed"].round(2) == 78.06
+    assert audit.loc["mAP of DenseNet"].iloc[0][["printed", "adds up"]].tolist() == [89.9, "by rounding"]
+    table = audit.loc["diningtable: Proposed less DenseNet"]
+    assert (table["printed"], round(table["recomputed"], 1), table["adds up"]) == (0.5, 1.5, "no")
+    counted = audit[audit.index.str.startswith("labels on which Proposed")]
+    assert counted["recomputed"].tolist() == [10, 8] and (counted["adds up"] == "values are missing").all()
