@@ -100,14 +100,9 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
 
 
 def compared(results: Path = ROOT / "results") -> list[tuple[Path, str, int]]:
-    """Recorded folder, data set and last stage of which there are densenet and another row."""
-    found = []
-    for path in sorted(results.glob("*/*/densenet")):
-        for stage in (3, 4):
-            others = [other for other in path.parent.glob(f"*/seed*/stage{stage}") if other.parts[-3] != "densenet"]
-            if others and path.parts[-3] != "val":
-                found.append((path.parents[1], path.parent.name, stage))
-    return found
+    """Recorded folder, data set and last stage of which there is `proposed` with several seeds."""
+    places = (path for stage in (3, 4) for path in sorted(results.glob(f"*/*/proposed/seed1/stage{stage}")))
+    return [(path.parents[3], path.parents[2].name, int(path.name[-1])) for path in places]
 
 
 def summary(folder: Path, dataset: str, stage: int) -> pd.DataFrame:
