@@ -110,7 +110,7 @@ def label_columns(table: pd.DataFrame, title: str) -> Figure:
     ax.set(ylabel="AP (%); mAP is the mean", xlim=(-0.6, table.shape[1] - 0.4))
     ax.grid(axis="y", color="lightgrey", linewidth=0.5)
     figure.suptitle(title, fontsize=FONT + 1)
-    figure.legend(loc="outside upper center", ncols=min(len(table), 4))
+    figure.legend(loc="outside lower center", ncols=min(len(table), 4))
     return figure
 
 
@@ -132,7 +132,7 @@ def differences(table: pd.DataFrame, title: str, published: pd.Series | None = N
     _name_rows(ax, table.index)
     ax.set_xlabel(f"points of mAP, {table.index.name}")
     figure.suptitle(title, fontsize=FONT + 1)
-    figure.legend(loc="outside upper center", ncols=2)
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 

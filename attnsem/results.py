@@ -14,7 +14,7 @@ from attnsem.runs import Run, checksum, read_json, rooted, write, write_arrays, 
 
 PARTS = {"baseline": "y′", "attended": "ŷ_att", "semantic": "ỹ", "fused": "ŷ"}
 KEPT = ("history.csv", "metrics.json")
-LESS = ("densenet", "attended", "attended, α held")  # what the other rows are compared with
+LESS = ("densenet", "attended, α held", "se, α held")  # what the other rows are compared with
 PAGE = """# Recorded runs
 
 Written by `python -m attnsem.results`; none of it is typed. A folder is `<recorded>/<dataset>/<row>/seed<k>/stage<n>`:

@@ -70,7 +70,8 @@ def rows(runs: str | Path, dataset: str, stage: int) -> dict[str, Row]:
                 found[name] = Row(group, name, _command(settings), complete)
     seeds = [file for (file,) in found["densenet"].files]
     pairs = tuple(zip(seeds, seeds[1:] + seeds[:1], strict=True)) if len(seeds) > 1 else ()
-    return found | {AVERAGED: Row("controls", AVERAGED, found["densenet"].command, pairs)}
+    found[AVERAGED] = Row("controls", AVERAGED, found["densenet"].command, pairs)
+    return dict(sorted(found.items(), key=lambda item: list(paper.ROWS).index(item[1].group)))
 
 
 def _command(settings: paper.Settings) -> str:
@@ -135,6 +136,7 @@ def differences(found: Sequence[Row], other: Row) -> pd.DataFrame:
 def verdict(measured: dict[str, float], claim: str, size: float = 0.0) -> str:
     """holds, does not hold or undecided here, by the interval alone.
 
+    A row whose α ran to 1 is its baseline to the last digit: its interval is 0 to 0, and a verdict on it says no more.
     claim: "gains" size points or more of mAP, "loses" (below 0), "little" (within LITTLE of 0), "no gain" (at most
     LITTLE).
     """
