@@ -12,9 +12,11 @@ from matplotlib.patches import Rectangle
 from attnsem.figures import (
     AttendedImage,
     attention_over_images,
+    differences,
     example_images,
     growth,
     label_bars,
+    label_columns,
     label_distribution,
     learning_curves,
     predictions,
@@ -101,3 +103,22 @@ def test_growth_draws_time_and_memory_beside_what_is_proportional():
     measured, proportional = figure.axes[0].lines
     assert list(measured.get_ydata()) == [1.0, 3.0] and list(proportional.get_ydata()) == [1.0, 4.0]
     assert [ax.get_ylabel() for ax in figure.axes] == ["s a step", "s an epoch", "GiB, peak", "GiB, peak"]
+
+
+def test_differences_show_their_intervals_and_the_papers():
+    table = pd.DataFrame({"difference": [0.5, -1], "low": [0.1, -2], "high": [0.8, 0.5]}, ["ours", "other"])
+    figure = drawn(differences(table.rename_axis("less theirs"), "two", pd.Series({"ours": 0.9})))
+    ax = figure.axes[0]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["ours", "other"]
+    bars = ax.containers[0].lines[2][0].get_segments()
+    assert np.allclose([[ends[0][0], ends[1][0]] for ends in bars], [[0.1, 0.8], [-2, 0.5]])
+    published = next(line for line in ax.lines if line.get_label() == "the paper's").get_xdata()
+    assert published[0] == 0.9 and np.isnan(published[1])
+    assert "less theirs" in ax.get_xlabel()
+
+
+def test_label_columns_stand_side_by_side():
+    table = pd.DataFrame({"cat": [90.0, 80], "mAP": [60.0, 75]}, ["y′", "ŷ"])
+    ax = drawn(label_columns(table, "two")).axes[0]
+    columns = [(round(bar.get_x() + bar.get_width() / 2, 6), bar.get_height()) for bar in ax.patches]
+    assert columns == [(-0.2, 90), (0.8, 60), (0.2, 80), (1.2, 75)]
