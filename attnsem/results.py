@@ -128,8 +128,7 @@ def verdict_lines(folder: Path, dataset: str, stage: int) -> pd.DataFrame:
 
 
 def heading(folder: Path, dataset: str, stage: int) -> str:
-    run = next(Run(path.parent) for path in sorted((folder / dataset).rglob("manifest.json")))
-    settings = run.settings
+    settings = Run(next((folder / dataset).glob("densenet/seed*/stage1"))).settings
     frozen = "fine-tuned" if stage == 4 else "frozen" if not settings.train_backbone else "trained in stage 1"
     return f"{folder.name}, {dataset}, after stage {stage}: {settings.backbone} {frozen}, {settings.image_size} pixels"
 
