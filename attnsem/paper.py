@@ -10,13 +10,13 @@ ROOT = Path(__file__).resolve().parents[1]
 CONVS = (256, 256, 512, 1024)  # section 2.3
 ALPHA = 0.48  # section 2.3, start value
 GATES = ("literal", "logits", "confidence", "signed", "pooled")  # ours; what the semantic part sees: model.gated
-HEADS = ("none", "semantic", "attended", "two_layer", "average", "max")  # ours: model.head_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One row of Tables 3 and 4: whether there is attention, which SE blocks, the convs' widths; ours: what gives
-    ỹ, whether ŷ is it alone or fused with y′, and whether each image's channels are shuffled between the labels."""
+    """One row of Tables 3 and 4: whether there is attention, which SE blocks, the convs' widths; ours: what gives ỹ
+    (none, semantic, attended, two_layer, average or max: model.head_of), whether ŷ is it alone or fused with y′, and
+    whether each image's channels are shuffled between the labels."""
 
     attention: bool = False
     se: tuple[int, ...] = ()

@@ -79,7 +79,7 @@ def record(runs: Path, name: str, results: Path = ROOT / "results") -> None:
 
 
 def compare(results: Path = ROOT / "results") -> None:
-    """Writes <recorded>/<dataset>/differences.csv: every row less some others, with intervals and verdicts' claims.
+    """Writes <recorded>/<dataset>/differences-stage<n>.csv, every row less those of LESS, and verdicts-stage<n>.csv.
 
     The slow part: 1,000 resamples of each score file.
     """
