@@ -1,5 +1,6 @@
 """Section 2 of the paper, top to bottom. N images, C labels, D backbone channels, h x w positions (14 x 14)."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -40,23 +41,37 @@ def spatial_softmax(z: Tensor) -> Tensor:
     return z.flatten(2).softmax(2, dtype=at_least_float32).view(z.shape)
 
 
+def grouped(z: Tensor, per_label: int) -> Tensor:
+    """Z (N, C, h, w) of groups of channels (N, C per_label, h, w): its softmax is the mean of their softmaxes.
+
+    What a softmax does not see, the level of Z, is the mean of the group's levels (log Σ exp).
+    """
+    z = z.float().unflatten(1, (-1, per_label))
+    level = z.flatten(3).logsumexp(3)[..., None, None]
+    return (z - level).logsumexp(2) - math.log(per_label) + level.mean(2)
+
+
 class Attention(nn.Module):
     """Section 2.2, eq. (3) and (4): one channel a label.
 
     Ours, after Zhu et al. 2017 (whose conv_att this is): the confidence maps S, by which stage 2 has a
-    training signal, and normalisation and activation between the convolutions.
+    training signal, and normalisation and activation between the convolutions. The paper's future work:
+    per_label channels for each label, whose attentions are averaged.
     """
 
-    def __init__(self, *, channels: int, labels: int, width: int = 512):
+    def __init__(self, *, channels: int, labels: int, width: int = 512, per_label: int = 1):
         super().__init__()
+        self.per_label = per_label
         self.conv_att = nn.Sequential(
-            conv_block(channels, width), conv_block(width, width, kernel=3), nn.Conv2d(width, labels, 1)
+            conv_block(channels, width), conv_block(width, width, kernel=3), nn.Conv2d(width, labels * per_label, 1)
         )
         self.confidence = nn.Conv2d(channels, labels, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x: (N, D, h, w) features. Returns Z, A and S, each (N, C, h, w)."""
         z = self.conv_att(x)
+        if self.per_label > 1:
+            z = grouped(z, self.per_label)
         return z, spatial_softmax(z), self.confidence(x)
 
 
@@ -186,14 +201,16 @@ class Network(nn.Module):
         variant: Variant,
         gate: str = "literal",
         alpha: tuple[float, float] = (0.0, 1.0),
+        per_label: int = 1,
     ):
-        """alpha: the limits of α."""
+        """alpha: the limits of α; per_label: attention channels of each label."""
         super().__init__()
         self.gate, self.variant = gate, variant
         self.backbone = backbone
-        self.classifier = Classifier(channels=backbone.channels, labels=labels)
-        self.attention = Attention(channels=backbone.channels, labels=labels) if variant.attention else None
-        self.semantic = head_of(variant, channels=backbone.channels, labels=labels, gate=gate)
+        sizes = {"channels": backbone.channels, "labels": labels}
+        self.classifier = Classifier(**sizes)
+        self.attention = Attention(**sizes, per_label=per_label) if variant.attention else None
+        self.semantic = head_of(variant, **sizes, gate=gate)
         self.fusion = Fusion(alpha) if variant.fused and variant.head != "none" else None
 
     def forward_features(self, images: Tensor) -> Tensor:

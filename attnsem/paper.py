@@ -118,6 +118,7 @@ class Settings:
     baseline_folds: int = 0  # ours: stage 3 sees y′ of classifiers that did not train on the image, from so many folds
     alpha_min: float = 0.0  # ours: with alpha_max narrows eq. (9)'s [0, 1]; equal, they hold α there
     alpha_max: float = 1.0
+    channels_per_label: int = 1  # more are the paper's future work; their attentions are averaged
     batchnorm: str = "batch"  # ours: of a backbone that is trained; "fixed" keeps its statistics
     feature_cache: int = 0  # ours: augmented views to cache; 0 recomputes the frozen features
     evaluate_every: int = 0  # epochs; 0: only after the last
@@ -136,7 +137,8 @@ SCENES_STAGE = {
     3: {"epochs": 4, "lr": 0.02, "lr_step": 3, "feature_cache": 4},
     4: {"epochs": 2, "lr": 0.002, "lr_step": 1},
 }
-SEMANTIC = ("semantic_loss", "baseline_folds", "alpha_min", "alpha_max")  # name a run's folder where not default
+# Name a run's folder where they are not the default.
+SEMANTIC = ("semantic_loss", "baseline_folds", "alpha_min", "alpha_max", "channels_per_label")
 INHERITED = (
     *("dataset", "seed", "backbone", "weights", "train_size", "image_size"),
     *("train_split", "test_split", "difficult"),
@@ -151,11 +153,27 @@ def part_of(settings: Settings) -> str:
     """The folder under which a stage is kept: variants share stage 1, and those with attention stage 2."""
     if settings.stage == 1:
         return "densenet"
+    own = [f"{name}{value:g}" for name, value in changed(settings, SEMANTIC).items()]
     if settings.stage == 2:
-        return "attention" if settings.attention_objective == "confidence" else "attention-literal"
+        objective = [settings.attention_objective] if settings.attention_objective != "confidence" else []
+        return "-".join(["attention", *objective, *(name for name in own if name.startswith("channels_per_label"))])
     gate = [settings.gate] if settings.gate != "literal" else []
-    own = [f"{name}{value:g}" for name in SEMANTIC if (value := getattr(settings, name)) != getattr(Settings, name)]
     return "-".join([settings.variant, *gate, *own])
+
+
+def changed(settings: Settings, names: tuple[str, ...]) -> dict[str, object]:
+    """Those that are not the default."""
+    return {name: value for name in names if (value := getattr(settings, name)) != getattr(Settings, name)}
+
+
+def command(settings: Settings) -> str:
+    """What trains a stage with these settings."""
+    names = {1: (), 2: ("channels_per_label", "attention_objective")}.get(
+        settings.stage, ("variant", "gate", *SEMANTIC)
+    )
+    given = {"dataset": settings.dataset, **changed(settings, names)}
+    parameters = " ".join(f"-p {name} {value}" for name, value in given.items())
+    return f"papermill 0{settings.stage}_train_stage{settings.stage}.ipynb out.ipynb {parameters}"
 
 
 def name_of(dataset: str) -> str:
@@ -205,7 +223,7 @@ def check(chosen: Settings) -> None:
     for name, allowed in CHOICES.items():
         if (value := getattr(chosen, name)) not in allowed:
             raise StudyError(f"parameter {name} must be one of {', '.join(map(str, allowed))}, not {value!r}")
-    for name in ("epochs", "batch_size", "train_size", "image_size", "lr", "lr_step"):
+    for name in ("epochs", "batch_size", "train_size", "image_size", "lr", "lr_step", "channels_per_label"):
         if not getattr(chosen, name) > 0:
             raise StudyError(f"parameter {name} must be above 0, not {getattr(chosen, name)!r}")
     for name in ("seed", "feature_cache", "evaluate_every", "weight_decay", "momentum", *SEMANTIC):

@@ -50,6 +50,11 @@ def read_json(path: Path) -> dict:
         raise StudyError(f"{path} cannot be read ({error}); delete it and make it again") from error
 
 
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """With its index, as CSV."""
+    write(path, lambda partial: table.to_csv(partial, lineterminator="\n"))
+
+
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     def save(partial: Path) -> None:
         with open(partial, "wb") as file:

@@ -96,17 +96,28 @@ def complete_run(settings: Settings, runs: Path) -> Run:
     """The run of a stage; StudyError naming notebook and parameters where it is not complete."""
     run = Run.of(settings, runs)
     if not run.complete:
-        stage = settings.stage
-        given = {"dataset": settings.dataset, "seed": settings.seed}
-        if stage > 2:
-            given |= {"variant": settings.variant, "gate": settings.gate}
-        if runs != rooted("runs"):
-            given |= {"runs": runs}
+        elsewhere = f" -p runs {runs}" if runs != rooted("runs") else ""
         raise StudyError(
-            f"stage {stage} is not complete in {run.folder}; run: papermill 0{stage}_train_stage{stage}.ipynb "
-            f"out.ipynb {' '.join(f'-p {name} {value}' for name, value in given.items())}"
+            f"stage {settings.stage} is not complete in {run.folder}; run: {paper.command(settings)} "
+            f"-p seed {settings.seed}{elsewhere}"
         )
     return run
+
+
+def run_of_row(name: str, stage: int, *, dataset: str, seed: int = 0, runs: str | Path = "runs") -> Run:
+    """The complete run of a table's row at a stage that it goes through, stage 1 for `densenet`.
+
+    name: of paper.ROWS, or of any run's folder below <runs>/<dataset>. StudyError where there is none.
+    """
+    rows = {name: row for group in paper.ROWS.values() for name, row in group.items()}
+    folder = rooted(runs) / paper.name_of(dataset) / name / f"seed{seed}" / f"stage{stage}"
+    if name not in rows:
+        if not Run(folder).complete:
+            raise StudyError(
+                f"{name!r} is no row of the tables ({'; '.join(rows)}), and no complete run is in {folder}"
+            )
+        return Run(folder)
+    return complete_run(paper.row_settings(rows[name], stage, dataset=dataset, seed=seed), rooted(runs))
 
 
 def parent_of(settings: Settings, runs: Path) -> Run | None:
@@ -154,8 +165,14 @@ def network_of(settings: Settings, labels: int, state: dict | None = None) -> Ne
     """A stage's network, with its parent's tensors where they are given."""
     seed_torch(settings.seed, settings.stage)
     backbone = backbones.build(settings.backbone, "none" if state else settings.weights)
-    limits = settings.alpha_min, settings.alpha_max
-    network = Network(backbone=backbone, labels=labels, variant=variant_of(settings), gate=settings.gate, alpha=limits)
+    network = Network(
+        backbone=backbone,
+        labels=labels,
+        variant=variant_of(settings),
+        gate=settings.gate,
+        alpha=(settings.alpha_min, settings.alpha_max),
+        per_label=settings.channels_per_label,
+    )
     if state:
         kept = {k: v for k, v in state.items() if not k.startswith(FIRST_OF.get(settings.stage, ()))}
         network.load_state_dict(kept, strict=False)

@@ -67,22 +67,11 @@ def rows(runs: str | Path, dataset: str, stage: int) -> dict[str, Row]:
                 settings = paper.row_settings(row, stages[-1], dataset=dataset)
                 files = sorted(Run.of(settings, folder).folder.parents[1].glob(f"seed*/stage{stages[-1]}/scores.npz"))
                 complete = tuple((file,) for file in files if Run(file.parent).complete)
-                found[name] = Row(group, name, _command(settings), complete)
+                found[name] = Row(group, name, paper.command(settings), complete)
     seeds = [file for (file,) in found["densenet"].files]
     pairs = tuple(zip(seeds, seeds[1:] + seeds[:1], strict=True)) if len(seeds) > 1 else ()
     found[AVERAGED] = Row("controls", AVERAGED, found["densenet"].command, pairs)
     return dict(sorted(found.items(), key=lambda item: list(paper.ROWS).index(item[1].group)))
-
-
-def _command(settings: paper.Settings) -> str:
-    own = {name: getattr(settings, name) for name in ("variant", "gate", *paper.SEMANTIC) if settings.stage > 2}
-    given = [f"-p {name} {value}" for name, value in own.items() if value != getattr(paper.Settings, name)]
-    return " ".join(
-        [
-            f"papermill 0{settings.stage}_train_stage{settings.stage}.ipynb out.ipynb -p dataset {settings.dataset}",
-            *given,
-        ]
-    )
 
 
 def seeds(found: dict[str, Row]) -> list[str]:

@@ -195,7 +195,7 @@ def test_a_resume_state_of_other_parameters_is_refused(train, monkeypatch):
     [
         (2, {"seed": 7}, ["stage 1 is not complete", "01_train_stage1.ipynb", "-p dataset scenes -p seed 7"]),
         (3, {"seed": 7}, ["stage 2 is not complete", "02_train_stage2.ipynb"]),
-        (4, {"gate": "logits"}, ["stage 3 is not complete", "-p variant proposed -p gate logits -p runs"]),
+        (4, {"gate": "logits"}, ["stage 3 is not complete", "-p gate logits -p seed 0 -p runs"]),
     ],
 )
 def test_a_missing_parent_names_notebook_and_parameters(train, stage, changed, words):
