@@ -26,7 +26,7 @@ DATASETS = {paper.name_of(dataset): dataset for dataset in config.get("datasets"
 NOTEBOOKS = Path(workflow.basedir) / "notebooks"
 STAGE = {n: f"{n:02}_train_stage{n}" for n in (1, 2, 3, 4)}
 TABLES = ["05_table1_voc2007", "06_table2_mirflickr", "07_table3_modules", "08_table4_se_conv"]
-SHOWN = ["09_attention_channels", "11_predict"]
+SHOWN = ["09_attention_channels", "10_label_dependencies", "11_predict"]
 
 
 def given(key, *notebooks):
@@ -94,8 +94,8 @@ def parameters(n):
     def text(wildcards, input):
         row, (runs, candidate) = PARTS[wildcards.part, n], split(wildcards.runs)
         values = {"dataset": DATASETS[wildcards.dataset], "seed": wildcards.seed, "runs": wildcards.runs, "data": DATA}
-        if n > 2:
-            values |= {name: value for name, value in row.items() if name != "stage"}
+        taken = [name for name in row if name != "stage"] if n > 2 else ["channels_per_label"] if n == 2 else []
+        values |= {name: row[name] for name in taken if name in row}
         if candidate:
             values |= {"parents": runs, "lr": candidate}
         if n == 1 and runs.endswith("/val"):
@@ -220,8 +220,8 @@ rule show:
         f"{RUNS}/{{dataset}}/notebooks/{{shown}}.ipynb",
     params:
         lambda w: f"{common(w)} -p runs {shlex.quote(RUNS)} -p stage {LAST} -p seed {SEEDS[0]} "
-        + {"09_attention_channels": f"-p figures {shlex.quote(FIGURES)} ",
-           "11_predict": f"-p out {shlex.quote(RUNS)}/{w.dataset}/predictions "}[w.shown] + VIEW,
+        + (f"-p out {shlex.quote(RUNS)}/{w.dataset}/predictions " if w.shown == "11_predict"
+           else f"-p figures {shlex.quote(FIGURES)} -p tables {shlex.quote(RUNS)}/tables ") + VIEW,
     wildcard_constraints:
         shown="|".join(SHOWN),
     shell:

@@ -97,13 +97,13 @@ def second_logits(network: Network, inputs: tuple[Tensor, ...]) -> Tensor:
 
 
 @torch.inference_mode()
-def influence(run: Run, found: Channels, how: str = "removed", *, most: int = 300, seed: int = 0) -> Influence:
+def influence(network: Network, found: Channels, how: str = "removed", *, most: int = 300, seed: int = 0) -> Influence:
     """Logits less those after an intervention on one label's channel, in at most `most` images that show the label.
 
     how: the channel is set to 0 ("removed"), taken from an image without the label ("of another image"), or spread
     evenly over the positions ("uniform", which keeps its sum).
     """
-    network, random = stages.load(run), np.random.default_rng(seed)
+    random = np.random.default_rng(seed)
     moved, changed, rows = [], [], []
     for column in range(len(found.labels)):
         shown = random.permutation(np.flatnonzero(found.targets[:, column] == 1))[:most]
@@ -121,7 +121,8 @@ def influence(run: Run, found: Channels, how: str = "removed", *, most: int = 30
 
 
 def adjusted(moved: np.ndarray, changed: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Least squares for each logit: an effect for each changed channel and one for each label in the image.
+    """Least squares for each logit: an effect for each changed channel and one for each label in the image; on the
+    diagonal the mean over the images.
 
     moved: (M, C); changed: (M,) columns; targets: (M, C) of the images. Returns mean, low and high (C, C), the latter
     by errors that let the spread differ (White 1980); nan where no image shows the row's label without the column's.
@@ -129,7 +130,10 @@ def adjusted(moved: np.ndarray, changed: np.ndarray, targets: np.ndarray) -> tup
     size = moved.shape[1]
     mean, error = np.full((size, size), np.nan), np.full((size, size), np.nan)
     for column in range(size):
-        fair = (targets[:, column] == 0) | (changed == column)
+        own = moved[changed == column, column]
+        if len(own) > 1:
+            mean[column, column], error[column, column] = own.mean(), own.std(ddof=1) / len(own) ** 0.5
+        fair = (targets[:, column] == 0) & (changed != column)
         known = np.unique(changed[fair])
         company = np.delete(targets[fair] == 1, column, axis=1).astype(float)
         inputs = np.hstack([changed[fair, None] == known, company - company.mean(0)])

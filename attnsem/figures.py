@@ -64,7 +64,7 @@ def label_bars(table: pd.DataFrame, title: str, xlabel: str = "AP (%); mAP is th
     name_rows(ax, table.columns)
     ax.set(xlabel=xlabel)
     figure.suptitle(title, fontsize=FONT + 1)
-    figure.legend(loc="outside upper center", ncols=min(len(table), 4))
+    figure.legend(loc="outside lower center", ncols=min(len(table), 4))
     return figure
 
 

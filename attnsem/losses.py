@@ -1,3 +1,4 @@
+import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -14,3 +15,12 @@ def multilabel_loss(logits: Tensor, targets: Tensor, difficult: str = "ignore", 
         targets = targets.masked_fill(targets < 0, DIFFICULT_AS[difficult])
     loss = binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="none")
     return loss.masked_fill(targets < 0, 0).sum() / (images or len(logits))
+
+
+def softened(targets: Tensor, similarity: Tensor, share: float) -> Tensor:
+    """Targets (N, C) with a share from the labels that are like those present; -1 stays.
+
+    similarity: (C, C) of semantics.similarity.
+    """
+    present = targets.clamp(min=0).float()
+    return torch.where(targets < 0, -1.0, (1 - share) * present + share * present @ similarity.T)

@@ -47,6 +47,7 @@ CONTROLS = {
 
 HELD = {"alpha_min": ALPHA, "alpha_max": ALPHA}
 REPAIRED = {"variant": "proposed", "gate": "confidence"} | HELD  # chosen on VOC2007's val: CHOICES.md
+TEXT = {"similarity": "data/text/wordnet.csv"}
 ROWS = {  # of the tables, by name: what settings() takes; where a row ends with another stage than its table, that
     "paper": {name: {"variant": name} for name in VARIANTS} | {"densenet": {"variant": "densenet", "stage": 1}},
     "gates": {
@@ -73,6 +74,12 @@ ROWS = {  # of the tables, by name: what settings() takes; where a row ends with
             if gate != "logits"
         },
         "confidence, folds": {"variant": "proposed", "gate": "confidence", "baseline_folds": 5},
+    },
+    "future work": {
+        **{f"repaired, {k} channels": REPAIRED | {"channels_per_label": k} for k in (2, 4)},
+        "repaired, own loss": REPAIRED | {"semantic_loss": 1.0},
+        "repaired, text": REPAIRED | {"semantic_loss": 1.0} | TEXT,
+        "repaired, text shuffled": REPAIRED | {"semantic_loss": 1.0} | TEXT | {"similarity_seed": 1},
     },
 }
 CHOICES = {
@@ -119,6 +126,9 @@ class Settings:
     alpha_min: float = 0.0  # ours: with alpha_max narrows eq. (9)'s [0, 1]; equal, they hold α there
     alpha_max: float = 1.0
     channels_per_label: int = 1  # more are the paper's future work; their attentions are averaged
+    similarity: str = ""  # ours: file of how alike labels are by text, blended into the targets of ỹ's own loss
+    similarity_weight: float = 0.1
+    similarity_seed: int = 0  # a control: above 0, the similarities of labels in another order
     batchnorm: str = "batch"  # ours: of a backbone that is trained; "fixed" keeps its statistics
     feature_cache: int = 0  # ours: augmented views to cache; 0 recomputes the frozen features
     evaluate_every: int = 0  # epochs; 0: only after the last
@@ -138,7 +148,10 @@ SCENES_STAGE = {
     4: {"epochs": 2, "lr": 0.002, "lr_step": 1},
 }
 # Name a run's folder where they are not the default.
-SEMANTIC = ("semantic_loss", "baseline_folds", "alpha_min", "alpha_max", "channels_per_label")
+SEMANTIC = (
+    *("semantic_loss", "baseline_folds", "alpha_min", "alpha_max", "channels_per_label"),
+    *("similarity", "similarity_weight", "similarity_seed"),
+)
 INHERITED = (
     *("dataset", "seed", "backbone", "weights", "train_size", "image_size"),
     *("train_split", "test_split", "difficult"),
@@ -153,7 +166,10 @@ def part_of(settings: Settings) -> str:
     """The folder under which a stage is kept: variants share stage 1, and those with attention stage 2."""
     if settings.stage == 1:
         return "densenet"
-    own = [f"{name}{value:g}" for name, value in changed(settings, SEMANTIC).items()]
+    own = [
+        f"{name}-{Path(value).stem}" if isinstance(value, str) else f"{name}{value:g}"
+        for name, value in changed(settings, SEMANTIC).items()
+    ]
     if settings.stage == 2:
         objective = [settings.attention_objective] if settings.attention_objective != "confidence" else []
         return "-".join(["attention", *objective, *(name for name in own if name.startswith("channels_per_label"))])
@@ -227,12 +243,14 @@ def check(chosen: Settings) -> None:
         if not getattr(chosen, name) > 0:
             raise StudyError(f"parameter {name} must be above 0, not {getattr(chosen, name)!r}")
     for name in ("seed", "feature_cache", "evaluate_every", "weight_decay", "momentum", *SEMANTIC):
-        if getattr(chosen, name) < 0:
+        if name != "similarity" and getattr(chosen, name) < 0:
             raise StudyError(f"parameter {name} must be 0 or more, not {getattr(chosen, name)!r}")
     if chosen.train_size < chosen.image_size:
         raise StudyError(f"train_size {chosen.train_size} is smaller than the crop, image_size {chosen.image_size}")
     if not chosen.alpha_min <= chosen.alpha_max <= 1:
         raise StudyError(f"alpha_min {chosen.alpha_min} to alpha_max {chosen.alpha_max} is no range within 0 and 1")
+    if chosen.similarity and not (chosen.semantic_loss and chosen.similarity_weight <= 1):
+        raise StudyError("similarity is blended into the targets of ỹ's own loss, by 0 to 1; give it a semantic_loss")
     if chosen.baseline_folds == 1:
         raise StudyError("parameter baseline_folds must be 0, or 2 or more")
     if chosen.stage not in (stages := variant(chosen.variant).stages):

@@ -18,6 +18,7 @@ from attnsem.features import cached, cached_maps
 from attnsem.model import Network
 from attnsem.paper import VARIANTS, Settings, Variant
 from attnsem.runs import Run, checksum, cost, environment, rooted, write, write_arrays, write_json
+from attnsem.semantics import similarity
 from attnsem.training import Progress, Split, evaluate, fit, out_of_fold, seed_torch
 
 TRAINED = {
@@ -59,7 +60,9 @@ def train(
         precision = begun["parameters"]["precision"] if begun else fastest_precision(device)
         settings = replace(settings, precision=precision)
     origin = {
-        "parameters": asdict(replace(settings, weights=Path(settings.weights).name)),
+        "parameters": asdict(
+            replace(settings, weights=Path(settings.weights).name, similarity=Path(settings.similarity).name)
+        ),
         "parent_sha256": parent and parent.manifest["checkpoint_sha256"],
         "data_fingerprint": prepared.fingerprint,
     }
@@ -192,6 +195,9 @@ def run_stage(
     network = network_of(settings, len(prepared.labels), parent.state() if parent else None)
     network.to(fabric.device)
     train_split, test_split = splits(fabric, network, prepared, settings, data, parent)
+    if settings.similarity and settings.stage > 2:
+        alike = similarity(rooted(settings.similarity), prepared.labels, settings.similarity_seed)
+        train_split = replace(train_split, similarity=torch.from_numpy(alike))
     scored = scored_part(settings)
     progress = fit(
         fabric,
@@ -281,6 +287,7 @@ def finish(
             "checkpoint_sha256": checksum(run.checkpoint),
             "scores_sha256": checksum(run.folder / "scores.npz"),
             "weights_sha256": checksum(path) if (path := rooted(settings.weights)).is_file() else None,
+            "similarity_sha256": checksum(rooted(settings.similarity)) if settings.similarity else None,
             "finished": time.strftime("%Y-%m-%d"),
             "processes": fabric.world_size,
             **environment(fabric.device),

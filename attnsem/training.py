@@ -15,7 +15,7 @@ from attnsem import StudyError
 from attnsem.arrays import Images, Views, batches
 from attnsem.engine import ahead, compiled, largest_batch, share_batchnorm
 from attnsem.features import Features
-from attnsem.losses import multilabel_loss
+from attnsem.losses import multilabel_loss, softened
 from attnsem.metrics import mean_average_precision
 from attnsem.model import Classifier, Network
 from attnsem.notebook import bar
@@ -27,11 +27,15 @@ LOGITS = ("baseline", "attended", "semantic", "fused")
 
 @dataclass(frozen=True)
 class Split:
-    """What a network is fed: images or cached features of them, with targets (images, C)."""
+    """What a network is fed: images or cached features of them, with targets (images, C).
+
+    similarity: (C, C) of labels by text, blended into the targets of ỹ alone.
+    """
 
     inputs: Images | Features
     targets: Tensor
     settings: Settings
+    similarity: Tensor | None = None
 
     def drawn(self, fabric: Fabric, *key: int) -> Iterator[tuple[dict[str, Tensor], Tensor, int]]:
         """A training epoch's batches: this process's inputs and targets, and the images of all processes together.
@@ -169,6 +173,8 @@ def train_epoch(
         output = model(**inputs)
         loss = multilabel_loss(getattr(output, scored), targets, settings.difficult, images=together)
         if settings.semantic_loss and output.semantic is not None:
+            if train.similarity is not None:
+                targets = softened(targets, train.similarity.to(targets.device), settings.similarity_weight)
             own = multilabel_loss(output.semantic, targets, settings.difficult, images=together)
             loss = loss + settings.semantic_loss * own
         optimizer.zero_grad()

@@ -16,6 +16,7 @@ from attnsem.model import (
     SemanticPart,
     attended_logits,
     gated,
+    grouped,
     shuffled,
     spatial_softmax,
 )
@@ -263,3 +264,23 @@ def test_limits_of_alpha():
         fusion.alpha.data.fill_(0.9)
         fusion.clamp()
         assert fusion.alpha.item() == pytest.approx(raised)
+
+
+def test_a_groups_attention_is_the_mean_of_its_channels():
+    z = 5 * torch.randn(2, 6, 4, 4)
+    each = spatial_softmax(z).unflatten(1, (3, 2)).mean(2)
+    assert torch.allclose(spatial_softmax(grouped(z, 2)), each, atol=1e-6)
+    assert torch.allclose(grouped(z, 1), z, atol=1e-5)
+
+
+def test_several_channels_a_label_leave_everything_after_them_as_it_is():
+    one, two = (
+        Network(backbone=Trunk(), labels=5, variant=VARIANTS["proposed"], per_label=per_label) for per_label in (1, 2)
+    )
+    images = torch.rand(2, 3, 32, 32)
+    assert one(images).attention.shape == two(images).attention.shape == (2, 5, 4, 4)
+    assert torch.allclose(two(images).attention.sum((2, 3)), torch.ones(2, 5))
+    assert {k for k, v in one.state_dict().items() if v.shape != two.state_dict()[k].shape} == {
+        "attention.conv_att.2.weight",
+        "attention.conv_att.2.bias",
+    }

@@ -385,3 +385,36 @@ def test_a_backbone_alone_may_have_stage_4_too(train):
     run = train(4, variant="densenet")
     assert run.folder.parts[-3:] == ("densenet", "seed0", "stage4")
     assert run.scores()["scores"] == pytest.approx(run.scores()["baseline"])
+
+
+def test_groups_of_channels_and_label_similarities_train_and_are_told_apart(train):
+    second = train(2, keep=True, channels_per_label=2)
+    assert second.folder.parents[1].name == "attention-channels_per_label2"
+    third = train(3, channels_per_label=2, gate="confidence")
+    assert third.manifest["parent_sha256"] == second.manifest["checkpoint_sha256"]
+    text = {"gate": "confidence", "semantic_loss": 1.0, "similarity": "data/text/wordnet.csv"}
+    plain, soft, shuffled = (
+        train(3, keep=True, **given)
+        for given in (text | {"similarity": ""}, text, text | {"similarity_seed": 1, "similarity_weight": 0.3})
+    )
+    assert soft.folder.parents[1].name == "proposed-confidence-semantic_loss1-similarity-wordnet"
+    assert soft.manifest["similarity_sha256"] and plain.manifest["similarity_sha256"] is None
+    assert (
+        soft.settings.similarity == "wordnet.csv"
+        and soft.folder == type(soft).of(soft.settings, soft.folder.parents[3]).folder
+    )
+    scores = [run.scores()["semantic"] for run in (plain, soft, shuffled)]
+    assert not np.allclose(scores[0], scores[1]) and not np.allclose(scores[1], scores[2])
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"similarity": "data/text/wordnet.csv"}, "give it a semantic_loss"),
+        ({"similarity": "no.txt", "semantic_loss": 1.0}, "there is no"),
+        ({"channels_per_label": 0}, "channels_per_label must be above 0"),
+    ],
+)
+def test_refuses_similarities_and_groups_that_are_none(train, given, says):
+    with pytest.raises(StudyError, match=says):
+        train(3, **given)

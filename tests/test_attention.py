@@ -1,0 +1,101 @@
+"""Localisation against boxes, on maps and boxes whose answer is known."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from attnsem import attention
+from attnsem.attention import Channels
+
+LABELS = ("cat", "dog")
+
+
+def channels(z, boxes, targets, s=None):
+    """boxes: (row, label, xmin, ymin, xmax, ymax, difficult)."""
+    z = torch.tensor(z, dtype=torch.float32)
+    n = len(z)
+    names = ["image", "label", "xmin", "ymin", "xmax", "ymax", "difficult"]
+    table = pd.DataFrame([(f"i{row}", *rest) for row, *rest in boxes], columns=names)
+    prepared = SimpleNamespace(labels=LABELS, boxes=table, name="two", boxes_of=lambda i: table[table["image"] == i])
+    ids = tuple(f"i{row}" for row in range(n))
+    return Channels(prepared, ids, np.array(targets), torch.zeros(n, 2), z, torch.zeros_like(z) if s is None else s, z)
+
+
+@pytest.fixture
+def found():
+    """Two images, 4 x 4 positions. i0: cat at the upper left, its channel there; dog at the right, its channel left.
+    i1: a cat and a difficult cat, the channel on the difficult one."""
+    z = np.full((2, 2, 4, 4), -50.0)
+    z[0, 0, 0, 0] = z[0, 1, 0, 0] = z[1, 0, 3, 3] = 0
+    z[1, 1] = 0
+    boxes = [
+        (0, "cat", 0, 0, 0.5, 0.5, 0),
+        (0, "dog", 0.75, 0, 1, 1, 0),
+        (1, "cat", 0, 0, 0.25, 0.25, 0),
+        (1, "cat", 0.75, 0.75, 1, 1, 1),
+    ]
+    return channels(z, boxes, [[1, 1], [1, 0]])
+
+
+def test_pointing_game_and_difficult_boxes(found):
+    hits = attention.pointing(found.a, found)
+    assert np.array_equal(hits, [[1, 0], [0, np.nan]], equal_nan=True)
+
+
+def test_a_near_miss_is_a_hit_within_the_tolerance():
+    z = np.zeros((1, 2, 4, 4))
+    z[0, 0, 0, 0] = 9  # points to (0.125, 0.125)
+    for gap, hit in ((attention.TOLERANCE - 0.005, 1), (attention.TOLERANCE + 0.005, 0)):
+        one = channels(z, [(0, "cat", 0.125 + gap, 0, 1, 1, 0)], [[1, 0]])
+        assert attention.pointing(one.a, one)[0, 0] == hit
+
+
+def test_coverage_is_the_union_of_the_boxes_by_position():
+    z = np.zeros((1, 2, 2, 2))
+    one = channels(z, [(0, "cat", 0, 0, 0.5, 0.25, 0), (0, "cat", 0.25, 0, 0.75, 0.25, 0)], [[1, 0]])
+    assert np.allclose(attention.coverage(one)[0, 0], [[0.5, 0.25], [0, 0]])
+    assert not attention.coverage(one)[0, 1].any()
+
+
+def test_mass_inside(found):
+    covered = attention.coverage(found)
+    inside = attention.mass_inside(found.a, covered)
+    assert np.allclose(inside, [[1, 0], [0, np.nan]], equal_nan=True, atol=1e-6)
+    assert np.allclose(attention.mass_inside(torch.ones(2, 2, 4, 4), covered)[0], [0.25, 0.25])
+
+
+def test_maps_of_one_cut_below_zero_and_are_uniform_where_nothing_is_left():
+    maps = torch.tensor([[[[-1.0, 1], [3, 0]]], [[[-1.0, -1], [-1, 0]]]])
+    assert np.allclose(attention.of_one(maps), [[[[0, 0.25], [0.75, 0]]], [[[0.25, 0.25], [0.25, 0.25]]]])
+
+
+def test_another_labels_channel_is_another_labels(found):
+    assert torch.equal(attention.compared(found)["another label's channel"], found.a.flip(1))
+
+
+def test_intervals_hold_the_mean_and_shrink_with_images():
+    random = np.random.default_rng(0)
+    few, many = (attention.with_interval(random.normal(3, 1, (n, 4))) for n in (50, 5000))
+    for found in (few, many):
+        assert found["low"] < found["mean"] < found["high"]
+    assert abs(many["high"] - many["low"] - 2 * 1.96 / np.sqrt(4 * 5000)) < 0.01
+    assert many["high"] - many["low"] < (few["high"] - few["low"]) / 5
+
+
+def test_picked_by_rule():
+    picked = attention.picked(np.array([0.1, np.nan, 0.9, 0.5, 0.4]))
+    assert (picked["best"], picked["median"], picked["worst"]) == (2, 4, 0) and picked["random"] != 1
+
+
+@pytest.mark.parametrize(
+    ("lows", "says"), [((1, 1, 1), "beyond what"), ((1, 1, -1), "points no worse"), ((1, -1, 1), "does not hold")]
+)
+def test_the_verdict_follows_the_intervals(lows, says):
+    rivals = ("another label's channel", "the label's average channel", "class activation of y′")
+    rows = {
+        (name, "pointing game"): {"mean": 2.0, "low": low, "high": 5.0} for name, low in zip(rivals, lows, strict=True)
+    }
+    assert says in attention.verdict(pd.DataFrame(rows).T)
