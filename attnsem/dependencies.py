@@ -27,6 +27,7 @@ from attnsem.training import out_of_fold
 INTERVENTIONS = ("removed", "of another image", "uniform")
 PERMUTATIONS = 2000
 FOLDS = 5
+FEWEST = 10  # positives by which an AP is worth a mark
 
 
 def cooccurrence(targets: np.ndarray, labels: tuple[str, ...]) -> dict[str, pd.DataFrame]:
@@ -236,19 +237,23 @@ def by_company(row: Row, other: Row, company: pd.Series) -> pd.DataFrame:
     """AP of row less that of other (points), of each label on test images with and without its company.
 
     Means over seeds; low and high bound 95 % of 1,000 resamples of those images, the same for both rows. The mean
-    over labels takes the labels' resamples as independent.
+    over labels takes the labels' resamples as independent; those with fewer than FEWEST positives there are left out.
     """
     labels, table, drawn = row.labels, [], {True: [], False: []}
     for label, usual in company.items():
         column, beside = labels.index(label), labels.index(usual)
         for present in (True, False):
             point, draws, images = gain_where(row, other, column, beside, present)
-            low, high = np.nanquantile(draws, (0.025, 0.975))
+            if images < FEWEST:
+                table.append([label, usual, present, images, np.nan, np.nan, np.nan])
+                continue
             drawn[present].append((point, draws))
-            table.append([label, usual, present, images, point, low, high])
+            table.append([label, usual, present, images, point, *np.nanquantile(draws, (0.025, 0.975))])
     for present, parts in drawn.items():
+        if not parts:
+            continue
         draws = np.nanmean([draws for _, draws in parts], axis=0)
-        point = np.nanmean([point for point, _ in parts])
+        point = np.mean([point for point, _ in parts])
         table.append(["mean of labels", "", present, np.nan, point, *np.quantile(draws, (0.025, 0.975))])
     return pd.DataFrame(table, columns=["label", "company", "with", "positives", "difference", "low", "high"])
 

@@ -1,5 +1,7 @@
 """Label dependencies: co-occurrence by hand, influence of networks whose dependencies are built in, and stackers."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -146,3 +148,19 @@ def test_a_semantic_part_lets_channels_move_other_logits(gate):
     assert np.isfinite(found.mean.to_numpy()).all() and found.mean.to_numpy()[~np.eye(3, dtype=bool)].std() > 0
     assert found.weight == pytest.approx(0.52)
     assert (found.low <= found.mean).all(axis=None) and (found.mean <= found.high).all(axis=None)
+
+
+def test_gain_by_company_is_measured_on_the_images_with_it_and_without(monkeypatch):
+    """One row knows a where b is present, the other everywhere else nothing better."""
+    random = np.random.default_rng(0)
+    targets = (random.random((600, 2)) < 0.5).astype(int)
+    noise = random.normal(size=(600, 2))
+    knows = np.where(targets[:, [1]] == 1, 9.0 * targets, noise)
+    monkeypatch.setattr(dependencies.tables, "logits", lambda files: (targets, files))
+    rows = [SimpleNamespace(labels=["a", "b"], files=(scores,)) for scores in (knows, noise)]
+    found = dependencies.by_company(*rows, pd.Series({"a": "b"})).set_index(["label", "with"])
+    assert found.loc[("a", True), "low"] > 30 and found.loc[("a", False), "difference"] == 0
+    targets[targets[:, 1] == 0, 0] = 0
+    assert np.isnan(
+        dependencies.by_company(*rows, pd.Series({"a": "b"})).set_index(["label", "with"]).loc[("a", False), "low"]
+    )
