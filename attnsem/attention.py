@@ -193,18 +193,18 @@ class Localisation:
     area: np.ndarray
 
     def overall(self) -> pd.DataFrame:
-        """Means over labels (%) with 95 % intervals, a row each; mass less the boxes' share of area."""
-        table = {
-            name: {
-                ("pointing game", key): 100 * value for key, value in with_interval(self.hits[name]).items()
+        """Means over labels (%), a row each: the pointing game and the mass less the boxes' share of area, with their
+        95 % intervals."""
+        table = {}
+        for name in self.hits:
+            parts = {"pointing game": self.hits[name], "mass less area": self.mass[name] - self.area}
+            found = {measure: with_interval(values) for measure, values in parts.items()}
+            table[name] = {
+                measure if key == "mean" else f"{measure}, {key}": 100 * value
+                for measure, values in found.items()
+                for key, value in values.items()
             }
-            | {
-                ("mass inside less area", key): 100 * value
-                for key, value in with_interval(self.mass[name] - self.area).items()
-            }
-            for name in self.hits
-        }  # fmt: skip
-        return pd.DataFrame(table).T
+        return pd.DataFrame(table).T.rename_axis("maps")
 
     def by_label(self, measure: str = "hits") -> pd.DataFrame:
         """Means over images (%): a row each, columns the labels and their mean."""

@@ -127,6 +127,30 @@ def verdict_lines(folder: Path, dataset: str, stage: int) -> pd.DataFrame:
     return table[["claim", "rows", "verdict"]].assign(difference=[interval(row) for _, row in table.iterrows()])
 
 
+def attention_lines(folder: Path, dataset: str, stage: int) -> list[str]:
+    """What notebooks 09 and 10 wrote beside the recorded runs, as tables: empty where they have not been run there."""
+    place, parts = folder / dataset, []
+    for path in sorted(place.glob(f"localisation_*_stage{stage}.csv")):
+        table = pd.read_csv(path)
+        shown = {
+            name: [between(row, name) for _, row in table.iterrows()] for name in ("pointing game", "mass less area")
+        }
+        parts.append(as_markdown(table[["maps"]].assign(**shown)))
+    columns = {"agreement": ["1 − α", "rank correlation", "p"], "planted": ["precision", "recall", "average precision"]}
+    for name, wanted in columns.items():
+        if (path := place / f"{name}_stage{stage}.csv").exists():
+            table = pd.read_csv(path)[["row", *wanted]]
+            parts.append(as_markdown(table.map(lambda value: f"{value:.2f}" if isinstance(value, float) else value)))
+    if (path := place / f"scale_stage{stage}.csv").exists():
+        table = pd.read_csv(path)
+        parts.append(as_markdown(table.iloc[:, :1].assign(difference=[interval(row) for _, row in table.iterrows()])))
+    return parts
+
+
+def between(row: pd.Series, name: str) -> str:
+    return f"{row[name]:.1f} ({row[f'{name}, low']:.1f} to {row[f'{name}, high']:.1f})"
+
+
 def heading(folder: Path, dataset: str, stage: int) -> str:
     settings = Run(next((folder / dataset).glob("densenet/seed*/stage1"))).settings
     frozen = "fine-tuned" if stage == 4 else "frozen" if not settings.train_backbone else "trained in stage 1"
@@ -169,6 +193,7 @@ def with_results(text: str) -> str:
     parts = []
     for place in compared():
         parts += [f"### {heading(*place)}\n", as_markdown(summary(*place)), as_markdown(verdict_lines(*place))]
+        parts += attention_lines(*place)
     before, rest = text.split(MARKS[0])
     return before + MARKS[0] + "\n".join(parts) + MARKS[1] + rest.split(MARKS[1])[1]
 
