@@ -1,5 +1,6 @@
 """The run folder `runs/<dataset>/<part>/seed<k>/stage<n>/`: what a stage leaves behind, and reading it again."""
 
+import errno
 import hashlib
 import json
 import os
@@ -8,7 +9,7 @@ import resource
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +24,7 @@ from attnsem import StudyError
 from attnsem.paper import ROOT, Settings, part_of
 
 STARTED = time.monotonic()
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 VERSIONS = ("torch", "torchvision", "lightning-fabric", "timm", "numpy", "pandas", "pillow", "scikit-learn")
 
 
@@ -32,11 +34,43 @@ def rooted(path: str | Path) -> Path:
 
 
 def write(path: Path, save: Callable[[Path], object]) -> None:
-    """Writes by `save` under a temporary name in the same folder, then renames."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes by `save` under a temporary name in the same folder, then renames.
+
+    StudyError, and nothing left, where the disk is full or the folder may not be written.
+    """
     partial = path.with_name(f".{path.name}.part")
-    save(partial)
-    partial.replace(path)
+    with disk_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save(partial)
+            partial.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink()
+            raise
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """What the disk refuses, also where torch says it in other words, as a StudyError that names the path."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError) or cause.errno not in REFUSALS:
+            raise
+        raise StudyError(
+            f"{path} cannot be written: {os.strerror(cause.errno).lower()}; make room or name another folder, and run "
+            "the same command again, which goes on from what is there"
+        ) from error
+
+
+def write_tensors(path: Path, state: dict) -> None:
+    def save(partial: Path) -> None:
+        with open(partial, "wb") as file:  # torch keeps to itself why it cannot write a path
+            torch.save(state, file)
+
+    write(path, save)
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -87,16 +121,28 @@ def checksum(path: Path) -> str:
 
 @contextmanager
 def held(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Holds a folder against other processes; the lock of a process that died is free again."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=-1 if wait else 0)
-    except Timeout as error:
-        raise StudyError(f"{folder} is being written by another process; wait for it, or stop it") from error
+    """Holds a folder against other processes; the lock of a process that died is free again.
+
+    wait: for the process that holds it, having told which, in place of a StudyError.
+    """
+    owner = folder / ".holder"
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            holder = owner.read_text() if owner.exists() else "another process"
+            told = f"{folder} is being written by {holder}"
+            if not wait:
+                raise StudyError(f"{told}; wait for it, or stop it") from error
+            print(f"{told}; waiting for it", flush=True)
+            lock.acquire()
+        owner.write_text(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
     try:
         yield
     finally:
+        owner.unlink(missing_ok=True)
         lock.release()
 
 

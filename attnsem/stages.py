@@ -17,7 +17,7 @@ from attnsem.engine import fastest_precision, held_by_all, launched
 from attnsem.features import cached, cached_maps
 from attnsem.model import Network
 from attnsem.paper import VARIANTS, Settings, Variant
-from attnsem.runs import Run, checksum, cost, environment, rooted, write, write_arrays, write_json
+from attnsem.runs import Run, checksum, cost, environment, rooted, write_arrays, write_json, write_tensors
 from attnsem.semantics import similarity
 from attnsem.training import Progress, Split, evaluate, fit, out_of_fold, seed_torch
 
@@ -37,6 +37,7 @@ def train(
     data: str | Path = "data",
     parents: str | Path | None = None,
     device: str = "auto",
+    wait: bool = False,
     processes: int = 1,
     nodes: int = 1,
     **parameters: object,
@@ -45,6 +46,7 @@ def train(
 
     parents: folder of runs that has the parent stage; None is `runs`.
     parameters: of paper.Settings; None takes the data set's default; what paper.INHERITED names is the parent's.
+    wait: for another process that holds the run's folder, in place of an error.
     processes: on each of the nodes, from the command line only; the global batch stays batch_size.
     Raises StudyError on a missing or changed parent, other parameters in the folder, or another writer.
     """
@@ -76,8 +78,9 @@ def train(
         print(f"{run.folder.relative_to(runs)} is complete")
         return run
     fabric = launched(device, precision=settings.precision, processes=processes, nodes=nodes)
-    with held_by_all(fabric, run.folder):
-        run_stage(fabric, settings, run, parent, prepared, origin, data)
+    with held_by_all(fabric, run.folder, wait=wait):
+        if not run.complete:  # the process that was waited for may have been at the same
+            run_stage(fabric, settings, run, parent, prepared, origin, data)
     return run
 
 
@@ -212,7 +215,7 @@ def run_stage(
     )
     logits = evaluate(fabric, network, test_split)
     if fabric.is_global_zero:
-        write(run.checkpoint, lambda partial: torch.save(network.state_dict(), partial))
+        write_tensors(run.checkpoint, network.state_dict())
         finish(run, origin, prepared, settings, logits, scored, progress, fabric)
 
 
@@ -242,7 +245,8 @@ def splits(
             raise StudyError("baseline_folds needs a feature_cache in stage 3")
         sizes = settings.train_size, settings.image_size
         inputs = [prepared.images(name, size) for name, size in zip(names, sizes, strict=True)]
-    return tuple(Split(found, target, settings) for found, target in zip(inputs, targets, strict=True))
+    parts = zip(inputs, targets, names, strict=True)
+    return tuple(Split(found, target, settings, ids=prepared.ids(name)) for found, target, name in parts)
 
 
 def first_stage(parent: Run) -> Settings:

@@ -20,7 +20,7 @@ from attnsem.metrics import mean_average_precision
 from attnsem.model import Classifier, Network
 from attnsem.notebook import bar
 from attnsem.paper import Settings
-from attnsem.runs import Run, load_tensors, write
+from attnsem.runs import Run, load_tensors, write, write_tensors
 
 LOGITS = ("baseline", "attended", "semantic", "fused")
 
@@ -29,13 +29,14 @@ LOGITS = ("baseline", "attended", "semantic", "fused")
 class Split:
     """What a network is fed: images or cached features of them, with targets (images, C).
 
-    similarity: (C, C) of labels by text, blended into the targets of ỹ alone.
+    similarity: (C, C) of labels by text, blended into the targets of ỹ alone; ids: of the images.
     """
 
     inputs: Images | Features
     targets: Tensor
     settings: Settings
     similarity: Tensor | None = None
+    ids: tuple[str, ...] = ()
 
     def drawn(self, fabric: Fabric, *key: int) -> Iterator[tuple[dict[str, Tensor], Tensor, int]]:
         """A training epoch's batches: this process's inputs and targets, and the images of all processes together.
@@ -164,12 +165,17 @@ def train_epoch(
     scored: str,
     epoch: int,
 ) -> float:
-    """Mean loss an image, over all processes. Raises StudyError when it is not finite."""
+    """Mean loss an image, over all processes.
+
+    Raises StudyError at the end of an epoch in which a loss or the gradient was not finite, naming the first such
+    step and its images; until then nothing is read back from the device.
+    """
     settings, total = train.settings, torch.zeros((), device=fabric.device)
+    first = torch.full((), math.inf, device=fabric.device)
     seed_torch(settings.seed, settings.stage, epoch)
     steps = math.ceil(len(train.targets) / settings.batch_size)
     drawn = train.drawn(fabric, settings.seed, settings.stage, epoch)
-    for inputs, targets, together in bar(drawn, f"epoch {epoch + 1} of {settings.epochs}", total=steps):
+    for step, (inputs, targets, together) in enumerate(bar(drawn, f"epoch {epoch + 1} of {settings.epochs}", steps)):
         output = model(**inputs)
         loss = multilabel_loss(getattr(output, scored), targets, settings.difficult, images=together)
         if settings.semantic_loss and output.semantic is not None:
@@ -179,17 +185,32 @@ def train_epoch(
             loss = loss + settings.semantic_loss * own
         optimizer.zero_grad()
         fabric.backward(loss * fabric.world_size)  # the processes' gradients are averaged
+        sound = loss.isfinite() & torch.nn.utils.get_total_norm(gradients(network)).isfinite()
+        first = torch.where(sound, first, first.clamp(max=step))
         optimizer.step()
         if network.fusion is not None:
             network.fusion.clamp()
         total += loss.detach() * together
     mean = fabric.all_reduce(total, reduce_op="sum").item() / len(train.targets)
-    if not math.isfinite(mean):
-        raise StudyError(
-            f"the loss of stage {settings.stage} is {mean} in epoch {epoch + 1}; the state before that epoch is kept, "
-            f"give a smaller lr than {settings.lr}"
-        )
+    if math.isfinite(first.item()):
+        refuse_not_finite(train, int(first.item()), epoch)
     return mean
+
+
+def gradients(network: Network) -> list[Tensor]:
+    return [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+
+
+def refuse_not_finite(train: Split, step: int, epoch: int) -> None:
+    settings = train.settings
+    order = np.random.default_rng((settings.seed, settings.stage, epoch, 0)).permutation(len(train.targets))
+    rows = order[step * settings.batch_size :][: settings.batch_size]
+    names = [train.ids[row] for row in rows] if train.ids else rows.tolist()
+    raise StudyError(
+        f"the loss or gradient of stage {settings.stage} is not finite in epoch {epoch + 1}, step {step + 1}, with the "
+        f"images {', '.join(map(str, names))}; the state before that epoch is kept, give a smaller lr than "
+        f"{settings.lr}"
+    )
 
 
 def out_of_fold(features: Features, targets: Tensor, settings: Settings, folds: int) -> Tensor:
@@ -245,7 +266,7 @@ def evaluate(fabric: Fabric, network: Network, split: Split) -> dict[str, np.nda
 
 def save(network: Network, optimizer: torch.optim.Optimizer, progress: Progress, run: Run, origin: dict) -> None:
     state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "progress": asdict(progress)}
-    write(run.resume, lambda partial: torch.save(state | {"origin": origin}, partial))
+    write_tensors(run.resume, state | {"origin": origin})
     write(
         run.folder / "history.csv",
         lambda partial: pd.DataFrame(progress.history).to_csv(partial, index=False, lineterminator="\n"),

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from attnsem import metrics
-from attnsem.paper import ROOT
-from benchmarks import plain, report
+from attnsem import metrics, stages
+from attnsem.paper import ROOT, settings
+from benchmarks import plain, readings, report
 from benchmarks.measure import Limits, compare
 
 RANDOM = np.random.default_rng(3)
@@ -53,3 +53,27 @@ def test_a_ratio_is_of_times_for_the_same_number_of_units():
 
 def test_the_report_is_that_of_the_files():
     assert (ROOT / "benchmarks/README.md").read_text() == report.report()
+
+
+@pytest.mark.parametrize("reading", [one for one in readings.READINGS if one.patched], ids=lambda one: one.name)
+def test_another_reading_changes_the_network_that_is_built_and_nothing_after_it(reading):
+    def parts():
+        network = stages.network_of(settings(3, dataset="scenes", gate="confidence"), labels=5)
+        output = network(torch.rand(2, 3, 64, 64))
+        assert output.fused.shape == (2, 5) and 0 < network.fusion.alpha.item() < 1
+        network.fusion.clamp()
+        return [f"{name} {type(part).__name__} {part}" for name, part in network.named_modules()]
+
+    usual = parts()
+    with readings.read_so(reading):
+        other = parts()
+    assert usual != other and parts() == usual
+
+
+def test_s_from_stage_1s_classifier():
+    first = stages.network_of(settings(1, dataset="scenes"), labels=5)
+    reading = next(one for one in readings.READINGS if one.stage2)
+    with readings.read_so(reading):
+        second = stages.network_of(settings(2, dataset="scenes"), labels=5, state=first.state_dict())
+    x = torch.rand(1, first.backbone.channels, 4, 4)
+    assert torch.allclose(second.attention(x)[2].mean((2, 3)), first.classifier(x), atol=1e-5)

@@ -24,7 +24,13 @@ def study(tmp_path_factory):
     scenes.draw("scene00003", seed=5).save(home / "photos/a.png")
     Image.new("L", (50, 30), 99).save(home / "photos/grey.jpg")
     (home / "photos/notes.txt").write_text("no image")
-    places = {"data": home / "data", "runs": home / "runs", "figures": home / "figures", "out": home / "predictions"}
+    places = {
+        "tables": home / "runs/tables",
+        "data": home / "data",
+        "runs": home / "runs",
+        "figures": home / "figures",
+        "out": home / "predictions",
+    }
     given = {"dataset": "scenes", "partial": True, "epochs": 1, "photos": home / "photos"} | places
     executed = {}
     for path in NOTEBOOKS:
@@ -59,6 +65,16 @@ def test_leaves_figures_runs_and_predictions(study):
     for name in ("labels.svg", "examples.png", "attention_proposed_stage4.png", *charts):
         assert (home / "figures/scenes" / name).stat().st_size > 1000
     assert len(list((home / "runs/scenes").glob("*/seed0/stage?/learning_curves.svg"))) == 4
+    measured = home / "runs/tables/scenes"
+    for name in (
+        "localisation_proposed_stage4",
+        "squeeze_stage4",
+        "agreement_stage4",
+        "planted_stage4",
+        "scale_stage4",
+    ):
+        assert len(pd.read_csv(measured / f"{name}.csv"))
+    assert pd.read_csv(measured / "squeeze_stage4.csv", index_col=0).loc["proposed", "squeeze: sd over images"] < 1e-8
     table = pd.read_csv(home / "predictions/probabilities.csv", index_col="image")
     assert list(table.index) == ["a.png", "grey.jpg"] and tuple(table.columns) == scenes.LABELS
     assert table.gt(0).all(axis=None) and table.lt(1).all(axis=None)
@@ -94,4 +110,17 @@ def test_is_stored_as_the_project_keeps_notebooks(path):
 
 
 def test_there_are_the_spines_notebooks():
-    assert [path.stem[:2] for path in NOTEBOOKS] == ["00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "11"]
+    assert [path.stem[:2] for path in NOTEBOOKS] == [
+        "00",
+        "01",
+        "02",
+        "03",
+        "04",
+        "05",
+        "06",
+        "07",
+        "08",
+        "09",
+        "10",
+        "11",
+    ]

@@ -270,7 +270,7 @@ def test_a_folder_that_another_process_writes_to(tmp_path, scenes_data):
     other.start()
     assert ready.wait(60)
     try:
-        with pytest.raises(StudyError, match="stage1 is being written by another process"):
+        with pytest.raises(StudyError, match="stage1 is being written by process"):
             stages.train(1, **QUICK, data=scenes_data, runs=tmp_path)
     finally:
         stop.set()
