@@ -78,12 +78,14 @@ def record(runs: Path, name: str, results: Path = ROOT / "results") -> None:
         write_json(target / "manifest.json", manifest)
 
 
-def compare(results: Path = ROOT / "results") -> None:
+def compare(results: Path = ROOT / "results", name: str | None = None) -> None:
     """Writes <recorded>/<dataset>/differences-stage<n>.csv, every row less those of LESS, and verdicts-stage<n>.csv.
 
-    The slow part: 1,000 resamples of each score file.
+    The slow part: 1,000 resamples of each score file. name: of what is recorded; None is all.
     """
     for folder, dataset, stage in compared(results):
+        if name not in (None, folder.name):
+            continue
         found, less = tables.rows(folder, dataset, stage), []
         for name in LESS:
             table = tables.differences(found.values(), found[name]).rename_axis("row").reset_index()
@@ -212,7 +214,7 @@ if __name__ == "__main__":
         sys.exit("--runs and --name go together: the folder of runs, and what to call it under results/")
     if given.runs:
         record(rooted(given.runs), given.name)
-    compare()
+    compare(name=given.name)
     readme = ROOT / "README.md"
     readme.write_text(with_results(readme.read_text()))
     (ROOT / "results/README.md").write_text(page())

@@ -1,0 +1,125 @@
+"""`python -m attnsem.verify`: every link from the data to the tables of what is recorded, and which of them is broken.
+
+data fingerprint → arrays → checkpoints of the stages → scores → metrics → tables. What is not committed, data and
+checkpoints, is checked where --data and --runs name it.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from attnsem import StudyError, metrics, paper
+from attnsem.arrays import Prepared
+from attnsem.paper import ROOT
+from attnsem.results import page, with_results
+from attnsem.runs import Run, checksum, read_json, rooted
+
+ROUNDING = 0.02  # points of mAP by which scores recorded in float16 may differ from the full ones
+
+
+def broken(results: Path = ROOT / "results") -> Iterator[str]:
+    """A sentence for each broken link between what is recorded below `results`."""
+    for path in sorted(results.rglob("manifest.json")):
+        run = Run(path.parent)
+        name = run.folder.relative_to(results).as_posix()
+        try:
+            manifest, told = run.manifest, read_json(run.folder / "metrics.json")
+            yield from (f"{name}: {sentence}" for sentence in broken_parent(run, manifest))
+            if (scores := run.folder / "scores.npz").exists():
+                if checksum(scores) != manifest["scores_sha256"]:
+                    yield f"{name}: scores.npz is not the file that its manifest names"
+                else:
+                    yield from (f"{name}: {sentence}" for sentence in broken_metrics(run, told))
+        except (StudyError, KeyError, TypeError, ValueError) as error:
+            yield f"{name}: cannot be read ({error})"
+
+
+def broken_parent(run: Run, manifest: dict) -> Iterator[str]:
+    """The parent's checkpoint and data, where it is recorded beside the run."""
+    settings = run.settings
+    stages = paper.variant(settings.variant).stages
+    if (at := stages.index(settings.stage)) == 0:
+        return
+    runs = run.folder.parents[3]
+    parent = Run.of(replace(settings, stage=stages[at - 1]), runs)
+    if not parent.complete and runs.parent.name == "val":  # of learning rates that were tried, with their parents
+        parent = Run.of(replace(settings, stage=stages[at - 1]), runs.parent)
+    if not parent.complete:
+        return
+    if parent.manifest["checkpoint_sha256"] != manifest["parent_sha256"]:
+        yield f"was trained from another checkpoint than that of {parent.folder.relative_to(runs)}"
+    if parent.manifest["data_fingerprint"] != manifest["data_fingerprint"]:
+        yield f"was trained on other data than {parent.folder.relative_to(runs)}"
+
+
+def broken_metrics(run: Run, told: dict) -> Iterator[str]:
+    found = run.scores()
+    table = metrics.readings(found["targets"], found["scores"].astype(np.float32), found["labels"])
+    for reading, row in table.iterrows():
+        if not abs(row["mAP"] - told["readings"][" ".join(reading)]["mAP"]) <= ROUNDING:
+            yield f"metrics.json says another mAP ({', '.join(reading)}) than the scores give, {row['mAP']:.2f}"
+
+
+def broken_checkpoints(results: Path, runs: Path, name: str) -> Iterator[str]:
+    """Of recorded runs `name` and the folder of runs that they were recorded from."""
+    for path in sorted((results / name).rglob("manifest.json")):
+        place = path.parent.relative_to(results / name)
+        run = Run(runs / place)
+        if not run.checkpoint.exists():
+            yield f"{name}/{place}: there is no checkpoint in {run.folder}"
+        elif checksum(run.checkpoint) != read_json(path)["checkpoint_sha256"]:
+            yield f"{name}/{place}: {run.checkpoint} is not the checkpoint that is recorded"
+
+
+def broken_data(results: Path, data: Path) -> Iterator[str]:
+    """The prepared data that the recorded runs name, and its arrays."""
+    fingerprints = {}
+    for path in sorted(results.rglob("manifest.json")):
+        manifest = read_json(path)
+        fingerprints.setdefault(manifest["parameters"]["dataset"], set()).add(manifest["data_fingerprint"])
+    for dataset, known in fingerprints.items():
+        try:
+            prepared = Prepared.load(dataset, data)
+        except StudyError as error:
+            yield str(error)
+            continue
+        if prepared.fingerprint not in known:
+            yield f"{prepared.path} has the fingerprint {prepared.fingerprint[:12]}, which no recorded run has"
+        for listing in sorted((data / "arrays" / prepared.description["images"]).glob("*.json")):
+            if checksum(listing.with_suffix(".npy")) != read_json(listing)["sha256"]:
+                yield f"{listing.with_suffix('.npy')} is not the array that was prepared"
+
+
+def broken_tables() -> Iterator[str]:
+    readme = (ROOT / "README.md").read_text()
+    pages = {"README.md": (with_results(readme), readme), "results/README.md": (page(), None)}
+    for name, (wanted, found) in pages.items():
+        if wanted != (found or (ROOT / name).read_text()):
+            yield f"{name} is not what python -m attnsem.results writes from the recorded runs"
+    for path in sorted((ROOT / "results").rglob("differences-*.csv")):
+        if pd.read_csv(path)[["difference", "low", "high"]].isna().any(axis=None):
+            yield f"{path} has differences that are none"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m attnsem.verify", description=__doc__)
+    parser.add_argument("--runs", help="folder of runs with checkpoints, recorded under the same name")
+    parser.add_argument("--data", help="folder of prepared data")
+    given = parser.parse_args()
+    results = ROOT / "results"
+    found = [*broken(results), *broken_tables()]
+    if given.runs:
+        found += broken_checkpoints(results, rooted(given.runs), rooted(given.runs).name)
+    if given.data:
+        found += broken_data(results, rooted(given.data))
+    print("\n".join(found) or f"{len(list(results.rglob('manifest.json')))} recorded stages: every link holds")
+    sys.exit(bool(found))
+
+
+if __name__ == "__main__":
+    main()
