@@ -26,6 +26,11 @@ without scores. `differences-stage<n>.csv` and `verdicts-stage<n>.csv` are the p
 mAP in %, not interpolated, difficult ignored, unless named: y′ is the backbone's own classifier, ŷ_att the attention
 with confidence maps, ỹ the semantic part or the control that stands in its place, ŷ the fusion.
 """
+TELLING = (  # rows that the README shows; results/README.md has all
+    *("densenet", "att", "se", "proposed", "se5_conv5", "proposed, confidence"),
+    *("attended, α held", "se, α held", "two_layer", "repaired, shuffled"),
+    *("repaired", "confidence, folds", "pooled, own loss", "repaired, 4 channels", "repaired, text"),
+)
 MARKS = "<!-- results -->\n", "<!-- end of results -->"
 
 
@@ -142,7 +147,8 @@ def attention_lines(folder: Path, dataset: str, stage: int) -> list[str]:
     for name, wanted in columns.items():
         if (path := place / f"{name}_stage{stage}.csv").exists():
             table = pd.read_csv(path)[["row", *wanted]]
-            parts.append(as_markdown(table.map(lambda value: f"{value:.2f}" if isinstance(value, float) else value)))
+            shown = {name: ["" if pd.isna(cell) else f"{cell:.2f}" for cell in table[name]] for name in wanted}
+            parts.append(as_markdown(table.assign(**shown)))
     if (path := place / f"scale_stage{stage}.csv").exists():
         table = pd.read_csv(path)
         parts.append(as_markdown(table.iloc[:, :1].assign(difference=[interval(row) for _, row in table.iterrows()])))
@@ -191,18 +197,20 @@ def as_markdown(table: pd.DataFrame) -> str:
 
 
 def with_results(text: str) -> str:
-    """A page's text with its marked part written anew from what is recorded now."""
+    """The README's text with its marked part written anew from what is recorded now."""
     parts = []
     for place in compared():
-        parts += [f"### {heading(*place)}\n", as_markdown(summary(*place)), as_markdown(verdict_lines(*place))]
-        parts += attention_lines(*place)
+        table = summary(*place)
+        parts += [f"### {heading(*place)}\n", as_markdown(table[table["row"].isin(TELLING)])]
+        parts += [as_markdown(verdict_lines(*place)), *attention_lines(*place)]
     before, rest = text.split(MARKS[0])
     return before + MARKS[0] + "\n".join(parts) + MARKS[1] + rest.split(MARKS[1])[1]
 
 
 def page() -> str:
-    """results/README.md: every recorded stage."""
-    return f"{PAGE}\n{as_markdown(recorded())}"
+    """results/README.md: every row, and every recorded stage."""
+    rows = [f"## {heading(*place)}\n\n{as_markdown(summary(*place))}\n" for place in compared()]
+    return f"{PAGE}\n{''.join(rows)}## Every recorded stage\n\n{as_markdown(recorded())}"
 
 
 if __name__ == "__main__":
