@@ -17,7 +17,7 @@ STAGE3 ?=
 STAGE4 ?=
 VIEW ?=
 
-.PHONY: study grid test lab lint bench lock clean
+.PHONY: study grid test lab lint bench verify kills fuzz audit lock clean
 .DEFAULT_GOAL := study
 
 study: .venv/ready
@@ -46,6 +46,25 @@ bench: .venv/ready
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.equal
+
+# What is recorded, link by link: make verify ARGS='--runs runs/voc2007-xception224 --data data'
+verify: .venv/ready
+	$(BIN)/python -m attnsem.verify $(ARGS)
+
+# 200 kills at random moments of a tiny study; a quarter of an hour on two cores.
+kills: .venv/ready
+	rm -rf build/kills
+	$(BIN)/python -m tests.kills build/kills
+
+# Every parser under atheris (Linux, Python 3.11 to 3.13): make fuzz SECONDS=600
+SECONDS ?= 600
+fuzz: .venv/ready
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target build/atheris --no-deps atheris==3.0.0
+	PYTHONPATH=build/atheris $(BIN)/python -m tests.fuzz $(SECONDS)
+
+# Known vulnerabilities of what the lock pins.
+audit: .venv/ready
+	$(BIN)/uv tool run pip-audit==2.9.0 --require-hashes --disable-pip -r requirements.lock
 
 lock: .venv/ready
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --no-header \

@@ -216,6 +216,18 @@ def settings(stage: int, *, dataset: str, **parameters: object) -> Settings:
     return chosen
 
 
+def rebuilt(parameters: object) -> Settings:
+    """The settings that a manifest names; StudyError where they are none."""
+    known = {field.name: field.type for field in fields(Settings)}
+    if not isinstance(parameters, dict) or not {"dataset", "stage"} <= set(parameters) <= set(known):
+        raise StudyError("its parameters are not those of a stage")
+    chosen = Settings(**{name: typed(name, value, known[name]) for name, value in parameters.items()})
+    if Path(chosen.dataset).name != chosen.dataset:
+        raise StudyError(f"parameter dataset must be a name, not {chosen.dataset!r}")
+    check(chosen)
+    return chosen
+
+
 def row_settings(row: dict, stage: int, **given: object) -> Settings:
     """Of a stage of a table's row, of ROWS."""
     return settings(stage, **{name: value for name, value in row.items() if name != "stage"}, **given)

@@ -1,7 +1,11 @@
 """The paper's printed numbers (data/published) and whether they agree with one another."""
 
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
 
+from attnsem import StudyError
 from attnsem.paper import ROOT
 
 PRINTED = 0.05  # numbers are printed to a tenth of a point
@@ -22,11 +26,30 @@ def table(number: str) -> pd.DataFrame:
 
     What the text at hand lacks is nan.
     """
-    rows = pd.read_csv(ROOT / "data/published/tables.csv", dtype={"table": str})
+    rows = read(ROOT / "data/published/tables.csv", "percent")
     rows = rows[rows["table"] == number]
     return rows.pivot(index="method", columns="label", values="percent").loc[
         rows["method"].unique(), rows["label"].unique()
     ]
+
+
+def read(path: Path, number: str) -> pd.DataFrame:
+    """A file of published numbers; StudyError where it is none, or a number is no number.
+
+    number: the column of numbers, which may be empty.
+    """
+    try:
+        rows = pd.read_csv(path, dtype=str, encoding="utf-8-sig")
+        rows[number] = rows[number].astype(float)
+        if rows[["table", "method", "label"]].isna().any(axis=None) or np.isinf(rows[number]).any():
+            raise ValueError("a cell is empty, or infinite")
+        if (
+            twice := rows.duplicated([*rows.columns.intersection(["table", "method", "label", "less", "source"])])
+        ).any():
+            raise ValueError(f"line {twice.idxmax() + 2} comes twice")
+    except (OSError, ValueError, KeyError, IndexError) as error:  # pandas' own errors are ValueErrors
+        raise StudyError(f"{path} is no table of published numbers ({error}); take it from the repository") from error
+    return rows
 
 
 def audit() -> pd.DataFrame:
@@ -74,7 +97,7 @@ def _mean_of_24(values: pd.Series) -> float:
 
 
 def _differences() -> list[dict]:
-    stated = pd.read_csv(ROOT / "data/published/differences.csv", dtype={"table": str})
+    stated = read(ROOT / "data/published/differences.csv", "stated")
     rows = []
     for one in stated.itertuples():
         printed = table(one.table)[one.label]

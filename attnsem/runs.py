@@ -21,8 +21,9 @@ from filelock import FileLock, Timeout
 from matplotlib.figure import Figure
 
 from attnsem import StudyError
-from attnsem.paper import ROOT, Settings, part_of
+from attnsem.paper import ROOT, Settings, part_of, rebuilt
 
+NAMED = {"parameters", "parent_sha256", "data_fingerprint", "labels", "checkpoint_sha256", "scores_sha256"}
 STARTED = time.monotonic()
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 VERSIONS = ("torch", "torchvision", "lightning-fabric", "timm", "numpy", "pandas", "pillow", "scikit-learn")
@@ -217,16 +218,28 @@ class Run:
 
     @property
     def manifest(self) -> dict:
-        return read_json(self.folder / "manifest.json")
+        """StudyError where the file is none, or lacks what makes it one."""
+        path = self.folder / "manifest.json"
+        found = read_json(path)
+        if not isinstance(found, dict) or not set(found) >= NAMED:
+            raise StudyError(f"{path} is no manifest of a stage; delete {self.folder} to train anew")
+        return found
 
     @property
     def history(self) -> pd.DataFrame:
         """One row an epoch: loss, lr, and alpha and mAP in % where there are any."""
-        return pd.read_csv(self.folder / "history.csv")
+        path = self.folder / "history.csv"
+        try:
+            return pd.read_csv(path).astype(float).astype({"epoch": int})
+        except (OSError, ValueError, KeyError) as error:
+            raise StudyError(f"{path} is no history of epochs ({error}); delete {self.folder} to train anew") from error
 
     @property
     def settings(self) -> Settings:
-        return Settings(**self.manifest["parameters"])
+        try:
+            return rebuilt(self.manifest["parameters"])
+        except StudyError as error:
+            raise StudyError(f"{self.folder / 'manifest.json'}: {error}") from error
 
     def scores(self) -> dict[str, np.ndarray]:
         """ids (N,), labels (C,), targets (N, C), scores (N, C) logits and those of the parts the network has."""
@@ -242,9 +255,16 @@ class Run:
 
 
 def read_scores(path: Path) -> dict[str, np.ndarray]:
-    """A score file; StudyError if it is missing or is none."""
+    """A score file; StudyError if it is missing or is none, or its arrays do not fit each other."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, EOFError) as error:
+            found = dict(arrays)
+        shape = (*found["ids"].shape, *found["labels"].shape)
+        parts = {name: array for name, array in found.items() if name not in ("ids", "labels")}
+        if len(shape) != 2 or any(array.shape != shape for array in parts.values()):
+            raise ValueError("its arrays do not fit each other")
+        if not np.isin(parts["targets"], (-1, 0, 1)).all() or parts["scores"].dtype.kind != "f":
+            raise ValueError("its targets or scores are none")
+        return found
+    except Exception as error:  # zipfile, zlib and numpy raise what they like on a broken file
         raise StudyError(f"{path} is no score file ({error}); evaluate its stage again") from error

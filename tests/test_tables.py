@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from attnsem import paper, published, results, tables
-from attnsem.runs import Run, checksum, write_arrays, write_json
+from attnsem.runs import NAMED, Run, checksum, write_arrays, write_json
 
 LABELS = ["person", "bottle", "sky"]
 
@@ -27,7 +27,8 @@ def leave(folder, row, seed, quality, stage=3, **given):
     described = {"ids": np.arange(300).astype(str), "labels": np.array(LABELS), "targets": targets}
     write_arrays(run.folder / "scores.npz", described | {"scores": scores, "semantic": scores})
     write_json(run.folder / "metrics.json", {"mAP": 1.0, "parts": {"semantic": 2.0}, "readings": {}})
-    manifest = {"parameters": asdict(settings), "scores_sha256": checksum(run.folder / "scores.npz")}
+    manifest = dict.fromkeys(NAMED) | {"parameters": asdict(settings)}
+    manifest["scores_sha256"] = checksum(run.folder / "scores.npz")
     write_json(run.folder / "manifest.json", manifest)
     pd.DataFrame({"epoch": [1, 2], "loss": [2, 1], "mAP": [60.0, 50.0]}).to_csv(run.folder / "history.csv")
     return targets, scores

@@ -1,5 +1,6 @@
 """PASCAL VOC2007 in its official layout: VOCdevkit/VOC2007/{JPEGImages, ImageSets/Main, Annotations}."""
 
+import re
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
@@ -19,6 +20,7 @@ diningtable dog horse motorbike person pottedplant sheep sofa train tvmonitor
 """
 LABELS = tuple(TEXT.split())
 SPLITS = ("train", "val", "test")
+ID = re.compile(r"\w[\w.-]*", re.ASCII)
 LISTED = {"1": 1, "-1": 0, "0": -1}  # present, absent and difficult in the lists -> in Dataset
 
 MIRRORS = ("http://host.robots.ox.ac.uk/pascal/VOC/voc2007/", "https://pjreddie.com/media/files/")
@@ -58,7 +60,21 @@ def _ids(root: Path, split: str) -> tuple[str, ...]:
     path = root / "ImageSets" / "Main" / f"{split}.txt"
     if not path.exists():
         raise StudyError(f"{path} is missing; unpack both {' and '.join(map(str, ARCHIVES))} there")
-    return tuple(path.read_text().split())
+    return tuple(words[0] for words in read_list(path, 1))
+
+
+def read_list(path: Path, columns: int) -> list[list[str]]:
+    """The lines' words, an image id and perhaps LISTED's mark; StudyError on a line that is neither."""
+    rows = []
+    for number, line in enumerate(path.read_text("utf-8-sig", errors="replace").splitlines(), 1):
+        words = line.split()
+        if words and not (len(words) == columns and ID.fullmatch(words[0]) and set(words[1:]) <= set(LISTED)):
+            expected = "an image id" if columns == 1 else f"an image id and one of {', '.join(LISTED)}"
+            raise StudyError(
+                f"{path}, line {number}: {line.strip()[:40]!r} is not {expected}; unpack the archives again"
+            )
+        rows.append(words)
+    return [words for words in rows if words]
 
 
 def read_boxes(root: Path, ids: list[str]) -> pd.DataFrame:
@@ -74,7 +90,7 @@ def _objects(path: Path) -> list[tuple]:
         root = parse(path).getroot()
         size = [float(root.findtext(f"size/{side}")) for side in ("width", "height")]
         return [(path.stem, *_object(thing, *size)) for thing in root.iterfind("object")]
-    except (OSError, ParseError, DefusedXmlException, TypeError, ValueError, ZeroDivisionError) as error:
+    except (OSError, ParseError, DefusedXmlException, TypeError, ValueError, LookupError, ZeroDivisionError) as error:
         raise StudyError(f"{path} is missing or no VOC annotation ({error}); unpack the archives again") from error
 
 
@@ -84,7 +100,11 @@ def _object(thing: Element, width: float, height: float) -> tuple:
         raise ValueError(f"unknown label {label!r}")
     xmin, ymin, xmax, ymax = (float(thing.findtext(f"bndbox/{side}")) for side in BOX_COLUMNS[2:6])
     corners = ((xmin - 1) / width, (ymin - 1) / height, xmax / width, ymax / height)
-    return label, *corners, int(thing.findtext("difficult", "0"))
+    if not (0 <= corners[0] < corners[2] <= 1 and 0 <= corners[1] < corners[3] <= 1):
+        raise ValueError(f"a {label} with the corners {xmin:g}, {ymin:g}, {xmax:g}, {ymax:g} in {width:g} x {height:g}")
+    if (difficult := thing.findtext("difficult", "0").strip()) not in ("0", "1"):
+        raise ValueError(f"difficult is {difficult[:20]!r}, not 0 or 1")
+    return label, *corners, int(difficult)
 
 
 def _targets(root: Path, ids: list[str], boxes: pd.DataFrame) -> pd.DataFrame:
@@ -107,6 +127,6 @@ def _listed(root: Path, ids: list[str]) -> pd.DataFrame:
     listed = {label: {} for label in LABELS}
     for label in LABELS:
         for path in (root / "ImageSets" / "Main" / f"{label}_{split}.txt" for split in SPLITS):
-            words = path.read_text().split() if path.exists() else []
-            listed[label] |= zip(words[::2], map(LISTED.get, words[1::2]), strict=False)
+            rows = read_list(path, 2) if path.exists() else []
+            listed[label] |= {image: LISTED[mark] for image, mark in rows}
     return pd.DataFrame({label: map(listed[label].get, ids) for label in LABELS}, ids, dtype=float)

@@ -1,0 +1,93 @@
+"""What reads files from strangers, as functions of a file's bytes: each returns, or raises StudyError and nothing else.
+
+tests/test_parsers.py drives them by hypothesis, `python -m tests.fuzz` by atheris.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from attnsem import published, semantics, verify
+from attnsem.datasets import mirflickr, voc2007
+from attnsem.paper import ROOT
+from attnsem.runs import Run, load_tensors
+
+RECORDED = ROOT / "results/xception224/voc2007/densenet/seed0/stage1"
+PLACE = Path(tempfile.mkdtemp(prefix="attnsem-parsers-"))
+
+
+def written(name: str, data: bytes) -> Path:
+    path = PLACE / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def voc_list(data: bytes) -> None:
+    voc2007.read_list(written("list.txt", data), 2)
+    voc2007.read_list(written("list.txt", data), 1)
+
+
+def voc_xml(data: bytes) -> None:
+    written("voc/Annotations/000001.xml", data)
+    voc2007.read_boxes(PLACE / "voc", ["000001"])
+
+
+def mirflickr_list(data: bytes) -> None:
+    mirflickr.read_list(written("animals.txt", data))
+
+
+def published_table(data: bytes) -> None:
+    published.read(written("tables.csv", data), "percent")
+
+
+def similarities(data: bytes) -> None:
+    semantics.similarity(written("vectors.txt", data), ["cat", "dog"])
+
+
+def similarity_table(data: bytes) -> None:
+    semantics.similarity(written("table.csv", data), ["cat", "dog"])
+
+
+def manifest(data: bytes) -> None:
+    run = Run(written("run/manifest.json", data).parent)
+    _ = run.manifest, run.settings
+
+
+def history(data: bytes) -> None:
+    _ = Run(written("run/history.csv", data).parent).history
+
+
+def scores(data: bytes) -> None:
+    Run(written("run/scores.npz", data).parent).scores()
+
+
+def checkpoint(data: bytes) -> None:
+    load_tensors(written("run/checkpoint.pt", data))
+
+
+def recorded_run(data: bytes) -> None:
+    """A recorded run whose metrics are these, looked at by verify, which names what is broken."""
+    place = PLACE / "recorded"
+    if not place.exists():
+        shutil.copytree(RECORDED, place / "voc2007/densenet/seed0/stage1")
+    written("recorded/voc2007/densenet/seed0/stage1/metrics.json", data)
+    list(verify.broken(place))
+
+
+XML = b"""<annotation><size><width>500</width><height>375</height></size><object><name>cat</name>
+<difficult>0</difficult><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax></bndbox></object></annotation>"""
+PARSERS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {  # with files that they accept
+    "voc_list": (voc_list, [b"000001  1\n000002 -1\n000003  0\n", b"\xef\xbb\xbf000005\r\n000007\r\n"]),
+    "voc_xml": (voc_xml, [XML]),
+    "mirflickr_list": (mirflickr_list, [b"1\n17\n25000\n"]),
+    "published_table": (published_table, [(ROOT / "data/published/tables.csv").read_bytes()[:200]]),
+    "similarities": (similarities, [b"2 2\ncat 1 0\ndog 0.5 1\n"]),
+    "similarity_table": (similarity_table, [b"label,cat,dog\ncat,1,0.5\ndog,0.5,1\n"]),
+    "manifest": (manifest, [(RECORDED / "manifest.json").read_bytes()]),
+    "history": (history, [(RECORDED / "history.csv").read_bytes()]),
+    "scores": (scores, [(RECORDED / "scores.npz").read_bytes()[:4000]]),
+    "checkpoint": (checkpoint, [b"PK\x03\x04"]),
+    "recorded_run": (recorded_run, [(RECORDED / "metrics.json").read_bytes()]),
+}

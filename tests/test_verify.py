@@ -1,0 +1,96 @@
+"""Each link from data to tables: whole as recorded, and named when it is broken."""
+
+import json
+import shutil
+
+import pytest
+
+from attnsem import stages, verify
+from attnsem.paper import ROOT
+from attnsem.results import record
+
+QUICK = {"dataset": "scenes", "epochs": 1, "batch_size": 8, "precision": "32-true", "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, scenes_data):
+    """A study's first two stages, its data, and what is recorded of it."""
+    home = tmp_path_factory.mktemp("made")
+    shutil.copytree(scenes_data, home / "data")
+    for stage in (1, 2):
+        stages.train(stage, **QUICK, data=home / "data", runs=home / "one")
+    record(home / "one", "one", home / "results")
+    return home
+
+
+@pytest.fixture
+def home(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "home")
+
+
+def found(home):
+    results = home / "results"
+    return [
+        *verify.broken(results),
+        *verify.broken_checkpoints(results, home / "one", "one"),
+        *verify.broken_data(results, home / "data"),
+    ]
+
+
+def changed(path, name, value):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+
+
+OTHER = "0" * 64
+FIRST, SECOND = "scenes/densenet/seed0/stage1", "scenes/attention/seed0/stage2"
+
+
+def test_a_whole_chain(home):
+    assert found(home) == []
+
+
+@pytest.mark.parametrize(
+    ("breaks", "says"),
+    [
+        (lambda home: (home / "results/one" / FIRST / "scores.npz").write_bytes(b"PK"), "scores.npz is not the file"),
+        (
+            lambda home: changed(home / "results/one" / SECOND / "manifest.json", "parent_sha256", OTHER),
+            "was trained from another checkpoint than that of scenes/densenet/seed0/stage1",
+        ),
+        (
+            lambda home: changed(home / "results/one" / FIRST / "manifest.json", "data_fingerprint", OTHER),
+            "was trained on other data",
+        ),
+        (
+            lambda home: changed(home / "results/one" / FIRST / "metrics.json", "readings", {}),
+            "cannot be read",
+        ),
+        (lambda home: (home / "results/one" / FIRST / "metrics.json").write_text("{"), "cannot be read"),
+        (lambda home: (home / "one" / FIRST / "checkpoint.pt").write_bytes(b""), "is not the checkpoint"),
+        (lambda home: (home / "one" / FIRST / "checkpoint.pt").unlink(), "there is no checkpoint"),
+        (lambda home: changed(home / "data/prepared/scenes/dataset.json", "fingerprint", OTHER), "has the fingerprint"),
+        (
+            lambda home: (home / "data/arrays/scenes/test-64.npy").write_bytes(b"\x93NUMPY"),
+            "test-64.npy is not the array",
+        ),
+        (lambda home: shutil.rmtree(home / "data/prepared"), "scenes is not prepared"),
+    ],
+)  # fmt: skip
+def test_a_broken_link_is_named(home, breaks, says):
+    breaks(home)
+    told = found(home)
+    assert told and any(says in sentence for sentence in told), told
+
+
+def test_a_metric_that_is_not_the_scores(home):
+    path = home / "results/one" / FIRST / "metrics.json"
+    told = json.loads(path.read_text())
+    told["readings"]["11-point ignore"]["mAP"] += 5
+    path.write_text(json.dumps(told))
+    (sentence,) = found(home)
+    assert "another mAP (11-point, ignore) than the scores give" in sentence
+
+
+def test_what_is_recorded_here_is_whole():
+    """Of one recorded grid; `make verify` looks at all."""
+    assert list(verify.broken(ROOT / "results/xception224")) == []
