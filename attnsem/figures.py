@@ -18,7 +18,8 @@ DPI = 150
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000")  # Okabe and Ito 2008
 MARKERS = "osD^v<>PX"
 
-styled = rc_context({"font.size": FONT, "axes.titlesize": FONT, "axes.axisbelow": True, "legend.frameon": False})
+STYLE = {"font.size": FONT, "axes.titlesize": FONT, "axes.axisbelow": True, "legend.frameon": False}
+styled = rc_context(STYLE | {"text.parse_math": False})  # a label may have a $ in it
 
 
 @styled

@@ -213,4 +213,5 @@ def with_best_marked(table: pd.DataFrame) -> "pd.io.formats.style.Styler":
         rank = column.rank(ascending=False, method="min")
         return [{1: "color: #c00; font-weight: bold", 2: "color: #00c; font-weight: bold"}.get(one, "") for one in rank]
 
-    return table.style.apply(colours).format(precision=1, na_rep="")
+    shown = table.style.apply(colours).format(precision=1, na_rep="", escape="html")
+    return shown.format_index(escape="html").format_index(escape="html", axis=1)

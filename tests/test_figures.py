@@ -11,6 +11,7 @@ from matplotlib.patches import Rectangle
 
 from attnsem.figures import differences, growth, label_bars, label_columns, label_distribution, learning_curves
 from attnsem.pictures import AttendedImage, attention_over_images, example_images, predictions
+from attnsem.tables import with_best_marked
 
 IMAGE = np.zeros((32, 48, 3), np.uint8)
 BOX = ("cat", 0.25, 0.5, 0.75, 1.0)
@@ -112,3 +113,13 @@ def test_label_columns_stand_side_by_side():
     ax = drawn(label_columns(table, "two")).axes[0]
     columns = [(round(bar.get_x() + bar.get_width() / 2, 6), bar.get_height()) for bar in ax.patches]
     assert columns == [(-0.2, 90), (0.8, 60), (0.2, 80), (1.2, 75)]
+
+
+def test_labels_and_file_names_are_text_and_nothing_else():
+    name = r"$\frac{<b>&$"
+    table = pd.DataFrame({name: [90.0], "mAP": [90.0]}, [name])
+    assert name in words(drawn(label_bars(table, name)))
+    item = AttendedImage(name, IMAGE, (name,), np.ones((1, 4, 6)) / 24, np.array([0.5]), [(name, 0, 0, 1, 1)])
+    drawn(attention_over_images([item], name))
+    html = with_best_marked(table).to_html()
+    assert "<b>" not in html and "&lt;b&gt;" in html
