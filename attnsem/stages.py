@@ -294,6 +294,7 @@ def finish(
             "similarity_sha256": checksum(rooted(settings.similarity)) if settings.similarity else None,
             "finished": time.strftime("%Y-%m-%d"),
             "processes": fabric.world_size,
+            "begun_on": progress.environments[:-1],  # other devices or versions, before it was interrupted
             **environment(fabric.device),
             **cost(progress.seconds, fabric.device),
         },

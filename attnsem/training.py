@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from attnsem.metrics import mean_average_precision
 from attnsem.model import Classifier, Network
 from attnsem.notebook import bar
 from attnsem.paper import Settings
-from attnsem.runs import Run, load_tensors, write, write_tensors
+from attnsem.runs import Run, environment, load_tensors, write, write_tensors
 
 LOGITS = ("baseline", "attended", "semantic", "fused")
 
@@ -84,10 +84,11 @@ def seed_torch(*key: int) -> None:
 
 @dataclass
 class Progress:
-    """A stage so far: one row an epoch, and the seconds that its epochs took."""
+    """A stage so far: one row an epoch, the seconds that its epochs took, and the devices and versions it ran on."""
 
     history: list[dict]
     seconds: float = 0.0
+    environments: list[dict] = field(default_factory=list)
 
 
 def only(network: Network, trained: tuple[str, ...], settings: Settings) -> None:
@@ -132,6 +133,10 @@ def fit(
     )
     model, optimizer = fabric.setup(network, optimizer)
     progress = restored(network, optimizer, run)
+    now = environment(fabric.device)
+    here = {"device": now["device"], "versions": now["versions"]}
+    if progress.environments[-1:] != [here]:
+        progress.environments.append(here)
     for epoch in range(len(progress.history), settings.epochs):
         started = time.monotonic()
         lr = settings.lr_at(epoch)

@@ -290,3 +290,33 @@ def test_unreadable_images(tmp_path, monkeypatch):
     for path in (tmp_path / "words.jpg", bomb, tmp_path / "none.jpg", tmp_path):
         with pytest.raises(StudyError, match=f"{path.name} cannot be read"):
             read_image(path)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("suffix", ["tar", "zip"])
+def test_a_name_that_comes_twice(tmp_path, suffix):
+    """Of two files of one name the second would take the first one's place."""
+    source, (content, other) = tmp_path / f"x.{suffix}", (b"checked", b"other")
+    if suffix == "zip":
+        with zipfile.ZipFile(source, "w") as packed:
+            packed.writestr("set/a.txt", content)
+            packed.writestr("set/a.txt", other)
+    else:
+        with tarfile.open(source, "w") as packed:
+            for data in (content, other):
+                member = tarfile.TarInfo("set/a.txt")
+                member.size = len(data)
+                packed.addfile(member, io.BytesIO(data))
+    with pytest.raises(StudyError, match=r"'set/a\.txt' comes twice"):
+        unpack([source], tmp_path)
+    assert names_below(tmp_path) == [source.name]
+
+
+def test_a_zip_that_says_less_than_it_holds(tmp_path):
+    """The size in the directory is what _check sees; zipfile reads no more than that, and the checksum tells."""
+    source = make_zip(tmp_path / "x.zip", {"a.txt": bytes(10**6)})
+    data = source.read_bytes()
+    source.write_bytes(data.replace((10**6).to_bytes(4, "little"), (100).to_bytes(4, "little")))
+    with pytest.raises(StudyError, match="is truncated or no tar or zip"):
+        unpack([source], tmp_path)
+    assert names_below(tmp_path) == ["x.zip"]

@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -150,3 +151,37 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
     with held(tmp_path):
         assert str(os.getpid()) in (tmp_path / ".holder").read_text()
     assert not (tmp_path / ".holder").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory and open files are read from /proc")
+def test_two_hundred_epochs_take_no_more_memory_or_files_than_fifty(tmp_path, scenes_data, monkeypatch):
+    seen, save = [], training.save
+
+    def saved(*given):
+        save(*given)
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        seen.append((pages * resource.getpagesize() / 2**20, len(os.listdir("/proc/self/fd"))))
+
+    monkeypatch.setattr(training, "save", saved)
+    data = shutil.copytree(scenes_data, tmp_path / "data")
+    given = QUICK | {"epochs": 200, "lr": 1e-4, "train_backbone": False, "feature_cache": 1, "evaluate_every": 1}
+    stages.train(1, **given, data=data, runs=tmp_path / "runs")
+    memory, opened = np.array(seen).T
+    assert len(seen) == 200 and opened[50:].max() <= opened[:50].max()
+    assert memory[-10:].mean() - memory[40:50].mean() < 10  # MiB
+
+
+def test_a_run_that_goes_on_elsewhere_says_where_it_began(tmp_path, scenes_data, monkeypatch):
+    def stop(*given):
+        save(*given)
+        raise KeyboardInterrupt
+
+    save, usual = training.save, training.environment
+    monkeypatch.setattr(training, "save", stop)
+    monkeypatch.setattr(training, "environment", lambda device: usual(device) | {"device": "cuda: another"})
+    with pytest.raises(KeyboardInterrupt):
+        stages.train(1, **QUICK, data=scenes_data, runs=tmp_path)
+    monkeypatch.undo()
+    began = stages.train(1, **QUICK, data=scenes_data, runs=tmp_path).manifest["begun_on"]
+    assert [place["device"] for place in began] == ["cuda: another"] and began[0]["versions"]["torch"]
+    assert stages.train(1, **QUICK, data=scenes_data, runs=tmp_path / "whole").manifest["begun_on"] == []

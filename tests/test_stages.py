@@ -317,7 +317,9 @@ def test_statistics_of_a_backbone_that_is_trained(train, batchnorm):
 
 
 def test_a_loss_that_is_not_finite_stops_the_stage(train):
-    with pytest.raises(StudyError, match=r"loss or gradient of stage 1 is not finite in epoch 1, step \d, with .*smaller lr"):
+    with pytest.raises(
+        StudyError, match=r"loss or gradient of stage 1 is not finite in epoch 1, step \d, with .*smaller lr"
+    ):
         train(1, lr=1e30)
 
 

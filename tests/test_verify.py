@@ -94,3 +94,10 @@ def test_a_metric_that_is_not_the_scores(home):
 def test_what_is_recorded_here_is_whole():
     """Of one recorded grid; `make verify` looks at all."""
     assert list(verify.broken(ROOT / "results/xception224")) == []
+
+
+def test_a_manifest_is_enough_to_train_the_same_again(made, tmp_path):
+    for place in (FIRST, SECOND):
+        told = json.loads((made / "one" / place / "manifest.json").read_text())
+        again = stages.train(**told["parameters"], data=made / "data", runs=tmp_path, device="cpu")
+        assert again.manifest["checkpoint_sha256"] == told["checkpoint_sha256"]

@@ -8,6 +8,7 @@ import tarfile
 import urllib.request
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -165,5 +166,8 @@ def _check(archive: Path, members: list[tuple[str, int, bool]]) -> None:
         path = PureWindowsPath(name)  # knows both kinds of slash, and drives
         if path.anchor or ".." in path.parts or not plain:
             raise StudyError(f"{archive}: {name!r} is a link, a device or lies outside; use another archive")
+    files = Counter(PureWindowsPath(name) for name, size, _ in members if size)
+    if twice := [path for path, count in files.items() if count > 1]:
+        raise StudyError(f"{archive}: {twice[0].as_posix()!r} comes twice; use another archive")
     if (total := sum(size for _, size, _ in members)) > MOST_BYTES:
         raise StudyError(f"{archive} unpacks to {total:.3g} bytes, more than {MOST_BYTES:.3g}; use another archive")
