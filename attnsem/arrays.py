@@ -71,7 +71,7 @@ def resize(dataset: Dataset, split: str, size: int, folder: Path) -> None:
     shape, title = (len(ids), size, size, 3), f"{dataset.images} {split} at {size} px"
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         fill(target, shape, np.uint8, lambda start, stop: np.stack(list(pool.map(row, ids[start:stop]))), title)
-    write_json(listing, {"ids": list(ids), "sha256": checksum(target)})
+    write_json(listing, {"ids": list(ids), "sha256": read_json(sealed_by(target))["sha256"]})
 
 
 def fill(target: Path, shape: tuple[int, ...], dtype: type, rows: Callable[[int, int], np.ndarray], title: str) -> None:
@@ -89,8 +89,40 @@ def fill(target: Path, shape: tuple[int, ...], dtype: type, rows: Callable[[int,
         array[start:stop] = rows(start, stop)
         array.flush()
         write(progress, lambda file, stop=stop: file.write_text(str(stop)))
+    seal(partial, target)
     partial.replace(target)
     progress.unlink(missing_ok=True)
+
+
+def seal(path: Path, target: Path) -> str:
+    """Writes beside `target` which bytes it is to hold: SHA-256, and the size and time by which that is known."""
+    found = {"sha256": checksum(path), "size": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns}
+    write_json(sealed_by(target), found)
+    return found["sha256"]
+
+
+def sealed_by(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def mapped(path: Path) -> np.ndarray:
+    """A mapped array; StudyError where it is none, or not the one that was written.
+
+    The bytes are looked at again where the file's size or time is not the sealed one.
+    """
+    remedy = "delete it, and it is made anew"
+    try:
+        array = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise StudyError(f"{path} is no whole array ({error}); {remedy}") from error
+    known, state = sealed_by(path), path.stat()
+    if not known.exists():  # of a version that sealed nothing
+        seal(path, path)
+    elif (told := read_json(known)) and (told.get("size"), told.get("mtime_ns")) != (state.st_size, state.st_mtime_ns):
+        if checksum(path) != told.get("sha256"):
+            raise StudyError(f"{path} is not the array that was written; {remedy}")
+        seal(path, path)
+    return array
 
 
 def reserve(partial: Path, shape: tuple[int, ...], dtype: type, title: str) -> None:
@@ -182,7 +214,7 @@ class Prepared:
             )
         rows = {image_id: row for row, image_id in enumerate(self.ids(holder))}
         return Images(
-            array=np.load(path, mmap_mode="r"),
+            array=mapped(path),
             rows=np.array([rows[image_id] for image_id in self.ids(split)]),
             sha256=read_json(path.with_suffix(".json"))["sha256"],
         )

@@ -12,7 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from attnsem.arrays import Images, Prepared, Views, batches, fill
+from attnsem.arrays import Images, Prepared, Views, batches, fill, mapped
 from attnsem.engine import held_by_all, largest_batch
 from attnsem.model import Network
 from attnsem.paper import Settings
@@ -104,7 +104,7 @@ def made_once(fabric: Fabric, target: Path, make: Callable[[], None]) -> np.ndar
         if fabric.is_global_zero and not target.exists():
             make()
         fabric.barrier()
-    return np.load(target, mmap_mode="r")
+    return mapped(target)
 
 
 def compute(fabric: Fabric, backbone: nn.Module, images: Images, target: Path, settings: Settings, views: int) -> None:

@@ -90,9 +90,9 @@ def broken_data(results: Path, data: Path) -> Iterator[str]:
             continue
         if prepared.fingerprint not in known:
             yield f"{prepared.path} has the fingerprint {prepared.fingerprint[:12]}, which no recorded run has"
-        for listing in sorted((data / "arrays" / prepared.description["images"]).glob("*.json")):
-            if checksum(listing.with_suffix(".npy")) != read_json(listing)["sha256"]:
-                yield f"{listing.with_suffix('.npy')} is not the array that was prepared"
+        for path in sorted((data / "arrays" / prepared.description["images"]).glob("*.npy")):
+            if checksum(path) != read_json(path.with_suffix(".json"))["sha256"]:
+                yield f"{path} is not the array that was prepared"
 
 
 def broken_tables() -> Iterator[str]:

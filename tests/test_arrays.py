@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from attnsem import StudyError
+from attnsem import StudyError, arrays
 from attnsem.arrays import Prepared, Views, batches, prepare
 from attnsem.datasets import scenes
 
@@ -20,7 +20,11 @@ def small(**changed):
 
 
 def files(folder):
-    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    return {
+        path.name: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock" and path.suffixes != [".npy", ".json"]
+    }
 
 
 def test_arrays_are_the_images_resized(tmp_path):
@@ -152,3 +156,30 @@ def test_rows_come_in_the_order_asked_for(tmp_path):
 
 def test_batches_cover_all_and_the_last_is_short():
     assert [len(part) for part in batches(np.arange(10), 4)] == [4, 4, 2]
+
+
+def test_an_array_is_the_one_that_was_written_or_is_refused_by_name(tmp_path):
+    path, values = tmp_path / "x.npy", np.arange(3000, dtype=np.uint8).reshape(1000, 3)
+    arrays.fill(path, values.shape, np.uint8, lambda start, stop: values[start:stop], "x")
+    assert np.array_equal(arrays.mapped(path), values)
+    whole = path.read_bytes()
+    path.write_bytes(whole)  # a copy has another time
+    assert np.array_equal(arrays.mapped(path), values)
+    for wrong in (whole[:-1] + b"x", whole[:2000], whole[:20], b"", whole + b"more"):
+        path.write_bytes(wrong)
+        with pytest.raises(StudyError, match=r"x\.npy is (no whole array|not the array that was written).*delete it"):
+            arrays.mapped(path)
+
+
+def test_an_array_of_objects_is_not_loaded(tmp_path):
+    np.save(tmp_path / "x.npy", np.array([print], object), allow_pickle=True)
+    with pytest.raises(StudyError, match="is no whole array"):
+        arrays.mapped(tmp_path / "x.npy")
+
+
+def test_an_older_array_is_sealed_when_it_is_first_read(tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(3))
+    arrays.mapped(tmp_path / "x.npy")
+    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(StudyError):
+        arrays.mapped(tmp_path / "x.npy")
