@@ -3,6 +3,8 @@
 import hashlib
 import io
 import stat
+import subprocess
+import sys
 import tarfile
 import zipfile
 
@@ -13,6 +15,7 @@ from PIL import Image
 from attnsem import StudyError
 from attnsem.datasets import archives, read_image
 from attnsem.datasets.archives import Archive, download, find, locate, unpack
+from attnsem.paper import ROOT
 
 
 def make_tar(path, files, mode="w", members=()):
@@ -320,3 +323,30 @@ def test_a_zip_that_says_less_than_it_holds(tmp_path):
     with pytest.raises(StudyError, match="is truncated or no tar or zip"):
         unpack([source], tmp_path)
     assert names_below(tmp_path) == ["x.zip"]
+
+
+def test_a_download_of_another_sha256_is_refused_though_its_md5_is_right(pair, tmp_path):
+    data = pair[0].read_bytes()
+    md5, sha256 = hashlib.md5(data).hexdigest(), hashlib.sha256(data).hexdigest()
+    for wrong, right in (("0" * 64, False), (sha256, True)):
+        archive = Archive("one.tar", (pair[0].as_uri(),), md5, wrong)
+        if right:
+            assert download([archive], tmp_path / "data") == [tmp_path / "data/one.tar"]
+        else:
+            with pytest.raises(StudyError, match=r"it has SHA-256 .*, the published one is 0000"):
+                download([archive], tmp_path / "data")
+            assert not (tmp_path / "data/one.tar").exists()
+
+
+def test_importing_everything_asks_no_server():
+    code = """
+import socket
+
+def refuse(*given):
+    raise SystemExit("asked a server")
+
+socket.create_connection = socket.getaddrinfo = refuse
+import attnsem.stages, attnsem.results, attnsem.dependencies, attnsem.explorer
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

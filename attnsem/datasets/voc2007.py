@@ -23,12 +23,18 @@ SPLITS = ("train", "val", "test")
 ID = re.compile(r"\w[\w.-]*", re.ASCII)
 LISTED = {"1": 1, "-1": 0, "0": -1}  # present, absent and difficult in the lists -> in Dataset
 
-MIRRORS = ("http://host.robots.ox.ac.uk/pascal/VOC/voc2007/", "https://pjreddie.com/media/files/")
-MD5 = {
-    "VOCtrainval_06-Nov-2007.tar": "c52e279531787c972589f7e41ab4ae64",
-    "VOCtest_06-Nov-2007.tar": "b6e924de25625d8de591ea690078ad9f",
+MIRRORS = ("https://pjreddie.com/media/files/", "http://host.robots.ox.ac.uk/pascal/VOC/voc2007/")
+CHECKSUMS = {  # MD5 and SHA-256
+    "VOCtrainval_06-Nov-2007.tar": (
+        "c52e279531787c972589f7e41ab4ae64",
+        "7d8cd951101b0957ddfd7a530bdc8a94f06121cfc1e511bb5937e973020c7508",
+    ),
+    "VOCtest_06-Nov-2007.tar": (
+        "b6e924de25625d8de591ea690078ad9f",
+        "6836888e2e01dca84577a849d339fa4f73e1e4f135d312430c4856b5609b4892",
+    ),
 }
-ARCHIVES = [Archive(name, tuple(mirror + name for mirror in MIRRORS), md5) for name, md5 in MD5.items()]
+ARCHIVES = [Archive(name, tuple(mirror + name for mirror in MIRRORS), *sums) for name, sums in CHECKSUMS.items()]
 
 
 def load(*, source: Path | None, data: Path) -> Dataset:
