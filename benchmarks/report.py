@@ -25,6 +25,8 @@ Written by the commands below from the files in [results](results); none of it i
   The step of stage 3 has a part that does not depend on the labels (`conv_att`'s 512 channels) and one that is
   proportional to them; pixels count squared, for there are so many more positions.
 - `python -m benchmarks.equal` asks whether the faster paths end at the same mAP.
+- `python -m benchmarks.readings --runs runs/scenes-grid --dataset scenes` asks what the readings of the paper that the
+  study did not take do to mAP; CHOICES.md has the answers.
 
 On a GPU: `python -m benchmarks --device cuda`, likewise `growth`.
 """
