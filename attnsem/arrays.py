@@ -105,6 +105,12 @@ def sealed_by(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
+def as_sealed(path: Path) -> bool:
+    """By size and time alone."""
+    told, state = read_json(sealed_by(path)) if sealed_by(path).exists() else {}, path.stat()
+    return (told.get("size"), told.get("mtime_ns")) == (state.st_size, state.st_mtime_ns)
+
+
 def mapped(path: Path) -> np.ndarray:
     """A mapped array; StudyError where it is none, or not the one that was written.
 
@@ -115,13 +121,13 @@ def mapped(path: Path) -> np.ndarray:
         array = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise StudyError(f"{path} is no whole array ({error}); {remedy}") from error
-    known, state = sealed_by(path), path.stat()
-    if not known.exists():  # of a version that sealed nothing
-        seal(path, path)
-    elif (told := read_json(known)) and (told.get("size"), told.get("mtime_ns")) != (state.st_size, state.st_mtime_ns):
-        if checksum(path) != told.get("sha256"):
-            raise StudyError(f"{path} is not the array that was written; {remedy}")
-        seal(path, path)
+    if not as_sealed(path):
+        with held(path.parent, wait=True):
+            known = sealed_by(path)
+            if not as_sealed(path):
+                if known.exists() and checksum(path) != read_json(known).get("sha256"):
+                    raise StudyError(f"{path} is not the array that was written; {remedy}")
+                seal(path, path)  # a copy, or of a version that sealed nothing
     return array
 
 

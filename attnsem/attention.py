@@ -26,13 +26,12 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Channels:
-    """What a run makes of a split's N images before the semantic part: y′ (N, C), and Z, S and the class activation
-    maps of y′ (Zhou et al. 2016), each (N, C, h, w), float32; targets (N, C)."""
+    """What a run makes of a split's N images before the semantic part: Z, S and the class activation maps of y′ (Zhou
+    et al. 2016), each (N, C, h, w), float32; targets (N, C)."""
 
     prepared: Prepared
     ids: tuple[str, ...]
     targets: np.ndarray
-    baseline: Tensor
     z: Tensor
     s: Tensor
     activation: Tensor
@@ -45,14 +44,17 @@ class Channels:
     def labels(self) -> tuple[str, ...]:
         return self.prepared.labels
 
-    def maps(self, rows: np.ndarray) -> Tensor:
-        """Network.forward_maps of some images: (rows, 3 C, h, w)."""
-        z = self.z[rows]
-        return torch.cat([self.baseline[rows][..., None, None].expand_as(z), z, self.s[rows]], 1)
+    def read(self, gate: str, rows: np.ndarray | slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """What the semantic part reads of some images with that gate, and what its SE1 squeezes, each (N, C, h, w)."""
+        if gate == "pooled":
+            raise StudyError("the gate pooled reads features, not channels; choose a row with another gate")
+        return gated(gate, self.z[rows], self.a[rows], self.s[rows])
 
-    def read(self, gate: str) -> Tensor:
-        """What the semantic part reads with that gate, (N, C, h, w)."""
-        return gated(gate, self.z, self.a, self.s)[0]
+    @cached_property
+    def average(self) -> Tensor:
+        """(C, h, w): the mean channel of each label over the images that show it; 0 where none does."""
+        present = torch.from_numpy(self.targets == 1).float()
+        return torch.einsum("nc,nchw->chw", present, self.a) / present.sum(0).clamp(min=1)[:, None, None]
 
     @cached_property
     def boxes(self) -> pd.DataFrame:
@@ -85,7 +87,6 @@ def channels(run: Run, data: str | Path, *, only: Sequence[str] = (), device: st
     if only:
         rows = [ids.index(image_id) for image_id in only]
         ids, targets, inputs = tuple(only), targets[rows], replace(inputs, rows=inputs.rows[rows])
-    weight, bias = network.classifier.fc.weight, network.classifier.fc.bias
 
     def forward(size: int) -> list[Tensor]:
         parts = []
@@ -93,9 +94,8 @@ def channels(run: Run, data: str | Path, *, only: Sequence[str] = (), device: st
             with fabric.autocast():
                 x = network.forward_features(batch["images"]) if "images" in batch else batch["features"]
                 z, _, s = network.attention(x)
-            x = x.float()
-            activation = torch.einsum("ndhw,cd->nchw", x, weight) + bias[:, None, None]
-            parts.append([part.float().cpu() for part in (network.classifier(x), z, s, activation)])
+            activation = torch.einsum("ndhw,cd->nchw", x.float(), network.classifier.fc.weight)
+            parts.append([part.float().cpu() for part in (z, s, activation)])
         return [torch.cat(part) for part in zip(*parts, strict=True)]
 
     return Channels(prepared, ids, targets, *largest_batch(forward, fabric.device))
@@ -127,18 +127,35 @@ def of_one(maps: Tensor) -> np.ndarray:
 def pointing(maps: Tensor, found: Channels) -> np.ndarray:
     """The pointing game of Zhang et al. 2016: 1 where a channel's greatest position lies in a box of its label or
     within TOLERANCE of one, 0 where not, (N, C); nan where the label has no box."""
-    h, w = maps.shape[2:]
     peak = maps.flatten(2).argmax(2).numpy()
     table = found.boxes
     rows, columns = table["row"].to_numpy(), table["column"].to_numpy()
-    y, x = np.divmod(peak[rows, columns], w)
-    x, y = (x + 0.5) / w, (y + 0.5) / h
-    inside = (x >= table["xmin"] - TOLERANCE) & (x <= table["xmax"] + TOLERANCE)
-    inside &= (y >= table["ymin"] - TOLERANCE) & (y <= table["ymax"] + TOLERANCE)
+    inside = near_boxes(found)[np.arange(len(table)), peak[rows, columns]]
     hits = np.full(found.targets.shape, np.nan)
     hits[rows, columns] = 0
     hits[rows[inside], columns[inside]] = 1
     return hits
+
+
+def near_boxes(found: Channels) -> np.ndarray:
+    """(boxes, h w): whether a position's middle lies in the box or within TOLERANCE of it."""
+    h, w = found.z.shape[2:]
+    y, x = np.divmod(np.arange(h * w), w)
+    x, y = (x + 0.5) / w, (y + 0.5) / h
+    xmin, ymin, xmax, ymax = found.boxes[["xmin", "ymin", "xmax", "ymax"]].to_numpy().T[..., None]
+    inside = (x >= xmin - TOLERANCE) & (x <= xmax + TOLERANCE)
+    return inside & (y >= ymin - TOLERANCE) & (y <= ymax + TOLERANCE)
+
+
+def random_hits(found: Channels) -> np.ndarray:
+    """What the pointing game gives a position at random, (N, C)."""
+    share = np.full((*found.targets.shape, found.z[0, 0].numel()), np.nan)
+    near = (
+        pd.DataFrame(near_boxes(found)).groupby([found.boxes["row"].to_numpy(), found.boxes["column"].to_numpy()]).any()
+    )
+    rows, columns = map(np.array, zip(*near.index, strict=True))
+    share[rows, columns] = near.to_numpy()
+    return share.mean(2)
 
 
 def mass_inside(maps: Tensor, covered: np.ndarray) -> np.ndarray:
@@ -152,16 +169,14 @@ def compared(found: Channels, seed: int = 0) -> dict[str, Tensor]:
     n, c, h, w = found.z.shape
     y, x = torch.meshgrid((torch.arange(h) + 0.5) / h - 0.5, (torch.arange(w) + 0.5) / w - 0.5, indexing="ij")
     centre = torch.exp(-(x**2 + y**2) / (2 * 0.25**2))
-    present = torch.from_numpy(found.targets == 1).float()
-    average = torch.einsum("nc,nchw->chw", present, found.a) / present.sum(0).clamp(min=1)[:, None, None]
     other = np.random.default_rng(seed).integers(1, c, (n, c)) + np.arange(c)
     shuffled = found.a[torch.arange(n)[:, None], torch.from_numpy(other % c)]
     return {
         "A, the channel": found.a,
-        "σ(S) ∘ A, confidence": found.read("confidence"),
+        "σ(S) ∘ A, confidence": found.read("confidence")[0],
         "S, confidence maps": found.s,
         "class activation of y′": found.activation,
-        "the label's average channel": average.expand(n, c, h, w),
+        "the label's average channel": found.average.expand(n, c, h, w),
         "another label's channel": shuffled,
         "a blob in the centre": centre.expand(n, c, h, w),
         "uniform": torch.ones(()).expand(n, c, h, w),
@@ -206,9 +221,9 @@ class Localisation:
             }
         return pd.DataFrame(table).T.rename_axis("maps")
 
-    def by_label(self, measure: str = "hits") -> pd.DataFrame:
-        """Means over images (%): a row each, columns the labels and their mean."""
-        parts = {name: np.nanmean(values, axis=0) for name, values in getattr(self, measure).items()}
+    def by_label(self) -> pd.DataFrame:
+        """Pointing game, means over images (%): a row each, columns the labels and their mean."""
+        parts = {name: pd.DataFrame(values).mean() for name, values in self.hits.items()}
         table = 100 * pd.DataFrame(parts, self.labels).T
         return table.assign(mean=table.mean(axis=1))
 
@@ -230,7 +245,7 @@ def localised(found: Channels) -> Localisation:
     covered, maps = coverage(found), compared(found)
     hits = {name: pointing(part, found) for name, part in maps.items()}
     mass = {name: mass_inside(part, covered) for name, part in maps.items()}
-    hits["uniform"] = np.where(np.isfinite(hits["uniform"]), covered.mean((2, 3)), np.nan)  # a point at random
+    hits["uniform"] = random_hits(found)
     return Localisation(found.labels, hits, mass, np.where(covered.any((2, 3)), covered.mean((2, 3)), np.nan))
 
 
@@ -242,11 +257,20 @@ def verdict(less: pd.DataFrame) -> str:
         row = less.loc[(rival, "pointing game")]
         wins.append(row["low"] > 0)
         parts.append(f"{row['mean']:+.1f} ({row['low']:+.1f} to {row['high']:+.1f}) to {rival}")
-    told = (
-        "holds, and beyond what the plain classifier knows" if all(wins)
-        else "holds, but the plain classifier's activation points no worse" if all(wins[:2])
-        else "does not hold"
-    )  # fmt: skip
+    if all(wins[:2]):
+        rival = less.loc[(rivals[2], "pointing game")]
+        told = "holds"
+        if rival["high"] < 0:
+            told += ", but the plain classifier's activation points better"
+        elif not wins[2]:
+            told += "; that it points better than the plain classifier's activation is not shown"
+    else:
+        lost = any(less.loc[(rival, "pointing game")]["high"] < 0 for rival in rivals[:2])
+        told = "does not hold" if lost else "not shown"
+    mass = less.loc[(rivals[2], "mass inside")]
+    parts.append(
+        f"of the mass inside the boxes {mass['mean']:+.1f} ({mass['low']:+.1f} to {mass['high']:+.1f}) to the last"
+    )
     return f"**Each channel attends to its label: {told}.** Pointing game, points: {'; '.join(parts)}."
 
 
@@ -288,10 +312,10 @@ def chosen(prepared: Prepared, split: str, *, names: str, count: int, seed: int)
 @torch.inference_mode()
 def squeezed(run: Run, found: Channels, images: int = 1000) -> dict[str, float]:
     """SE1's squeeze and gate over some images: how far each strays from one image to the next, over its mean."""
-    network, rows = stages.load(run), slice(0, images)
+    network = stages.load(run)
     if network.semantic is None or "se1" not in getattr(network.semantic, "se", {}):
         raise StudyError("this row has no SE1; choose one that has, such as proposed")
-    source = gated(run.settings.gate, found.z[rows], found.a[rows], found.s[rows])[1]
+    source = found.read(run.settings.gate, slice(0, images))[1]
     squeeze = source.mean((2, 3))
     gate = network.semantic.se["se1"].excitation(squeeze)
     return {
@@ -300,6 +324,19 @@ def squeezed(run: Run, found: Channels, images: int = 1000) -> dict[str, float]:
         "gate: mean": gate.mean().item(),
         "gate: sd over images": gate.std(0).mean().item(),
     }
+
+
+def attention_of(run: Run) -> str:
+    """What the channels of a run hang on: stage 3 leaves them as its parent has them."""
+    return run.manifest["parent_sha256" if run.settings.stage == 3 else "checkpoint_sha256"]
+
+
+def labels_named(names: str, known: Sequence[str]) -> list[str]:
+    """Those named, with commas between; StudyError on one that there is not."""
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if unknown := [name for name in wanted if name not in known]:
+        raise StudyError(f"there is no label {unknown[0]!r}; there are {', '.join(known)}")
+    return wanted
 
 
 def moved(run: Run, parent: Run) -> float:

@@ -19,7 +19,7 @@ from attnsem.arrays import Prepared, batches
 from attnsem.attention import Channels
 from attnsem.engine import launched
 from attnsem.features import cached
-from attnsem.model import Network, attended_logits, gated, shuffled
+from attnsem.model import Network, attended_logits, shuffled
 from attnsem.runs import Run, rooted
 from attnsem.tables import Row
 from attnsem.training import out_of_fold
@@ -54,9 +54,9 @@ def order_of(phi: pd.DataFrame) -> list[str]:
 
 
 def usual_company(phi: pd.DataFrame) -> pd.Series:
-    """For each label the other one that it correlates with most."""
-    others = phi.where(~np.eye(len(phi), dtype=bool))
-    return others.idxmax(axis=1)
+    """For each label the other one that it correlates with most; none for a label that correlates with none."""
+    others = phi.where(~np.eye(len(phi), dtype=bool)).dropna(how="all")
+    return others[others.max(axis=1) > 0].idxmax(axis=1)
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,7 @@ class Influence:
 
 def semantic_inputs(network: Network, found: Channels, rows: np.ndarray) -> tuple[Tensor, ...]:
     """What stands for the labels' channels before ỹ, each (rows, C, h, w)."""
-    z, a, s = found.z[rows], found.a[rows], found.s[rows]
-    return (a, s) if network.semantic is None else gated(network.gate, z, a, s)
+    return (found.a[rows], found.s[rows]) if network.semantic is None else found.read(network.gate, rows)
 
 
 def second_logits(network: Network, inputs: tuple[Tensor, ...]) -> Tensor:
@@ -108,7 +107,10 @@ def influence(network: Network, found: Channels, how: str = "removed", *, most: 
     moved, changed, rows = [], [], []
     for column in range(len(found.labels)):
         shown = random.permutation(np.flatnonzero(found.targets[:, column] == 1))[:most]
-        donors = random.choice(np.flatnonzero(found.targets[:, column] == 0), len(shown))
+        without = np.flatnonzero(found.targets[:, column] == 0)
+        if not len(shown) or not len(without):
+            continue
+        donors = random.choice(without, len(shown))
         for images, others in zip(batches(shown, 256), batches(donors, 256), strict=True):
             inputs, lent = semantic_inputs(network, found, images), semantic_inputs(network, found, others)
             altered = tuple(intervene(part, other, column, how) for part, other in zip(inputs, lent, strict=True))
@@ -116,17 +118,19 @@ def influence(network: Network, found: Channels, how: str = "removed", *, most: 
         changed.append(np.full(len(shown), column))
         rows.append(shown)
     moved = torch.cat(moved).double().numpy()
-    parts = adjusted(moved, np.concatenate(changed), found.targets[np.concatenate(rows)])
+    rows = np.concatenate(rows)
+    parts = adjusted(moved, np.concatenate(changed), found.targets[rows], rows)
     frames = (pd.DataFrame(part, found.labels, found.labels) for part in parts)
     return Influence(*frames, weight=1 - network.fusion.alpha.item())
 
 
-def adjusted(moved: np.ndarray, changed: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, ...]:
+def adjusted(moved: np.ndarray, changed: np.ndarray, targets: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, ...]:
     """Least squares for each logit: an effect for each changed channel and one for each label in the image; on the
     diagonal the mean over the images.
 
-    moved: (M, C); changed: (M,) columns; targets: (M, C) of the images. Returns mean, low and high (C, C), the latter
-    by errors that let the spread differ (White 1980); nan where no image shows the row's label without the column's.
+    moved: (M, C); changed, images: (M,) columns and which image; targets: (M, C). Returns mean, low and high (C, C),
+    the latter by errors clustered by image (Liang and Zeger 1986); nan where no image shows the row's label without
+    the column's.
     """
     size = moved.shape[1]
     mean, error = np.full((size, size), np.nan), np.full((size, size), np.nan)
@@ -135,6 +139,8 @@ def adjusted(moved: np.ndarray, changed: np.ndarray, targets: np.ndarray) -> tup
         if len(own) > 1:
             mean[column, column], error[column, column] = own.mean(), own.std(ddof=1) / len(own) ** 0.5
         fair = (targets[:, column] == 0) & (changed != column)
+        if not fair.any():
+            continue
         known = np.unique(changed[fair])
         company = np.delete(targets[fair] == 1, column, axis=1).astype(float)
         inputs = np.hstack([changed[fair, None] == known, company - company.mean(0)])
@@ -142,7 +148,10 @@ def adjusted(moved: np.ndarray, changed: np.ndarray, targets: np.ndarray) -> tup
         effects = inverse @ moved[fair, column]
         left = moved[fair, column] - inputs @ effects
         mean[known, column] = effects[: len(known)]
-        error[known, column] = np.sqrt(inverse[: len(known)] ** 2 @ left**2)
+        _, of = np.unique(images[fair], return_inverse=True)
+        clustered = np.zeros((of.max(initial=-1) + 1, len(known)))
+        np.add.at(clustered, of, (inverse[: len(known)] * left).T)
+        error[known, column] = np.sqrt((clustered**2).sum(0))
     return mean, mean - 1.96 * error, mean + 1.96 * error
 
 
@@ -173,6 +182,8 @@ def pair_specific(found: pd.DataFrame) -> pd.DataFrame:
 def agreement(found: pd.DataFrame, lift: pd.DataFrame, seed: int = 0) -> dict[str, float]:
     """Spearman's rank correlation of the two over pairs of two labels, and its null when labels are permuted (Mantel
     1967): the range of 95 % of PERMUTATIONS, and p; nan where nothing moves."""
+    kept = lift.index[lift.notna().sum(axis=1) >= lift.notna().any().sum() - 1]  # labels that occur, and not always
+    found, lift = found.loc[kept, kept], lift.loc[kept, kept]
     off = ~np.eye(len(lift), dtype=bool)
     ours, theirs = found.to_numpy(), lift.to_numpy()
     known = off & np.isfinite(ours)
@@ -194,8 +205,8 @@ def agreement(found: pd.DataFrame, lift: pd.DataFrame, seed: int = 0) -> dict[st
 
 
 def recovered(found: pd.DataFrame, planted: set[frozenset[str]]) -> dict[str, float]:
-    """Of the pairs of labels with the greatest |influence| (either way), as many as are planted, and those beyond 0:
-    the share that is planted. average precision is that of the whole order, chance its expectation at random."""
+    """precision: of the pairs of labels with the greatest |influence| (either way), as many as are planted, the share
+    that is planted, which is the recall too; average precision: of the whole order; chance: of an order at random."""
     strength = found.abs().to_numpy()
     strength = np.maximum(strength, strength.T)
     first, second = np.triu_indices(len(found), 1)
@@ -203,15 +214,10 @@ def recovered(found: pd.DataFrame, planted: set[frozenset[str]]) -> dict[str, fl
     true = np.array([frozenset((names[i], names[j])) in planted for i, j in zip(first, second, strict=True)])
     values = np.nan_to_num(strength[first, second])
     if not values.any():
-        return {"precision": np.nan, "recall": 0.0, "average precision": np.nan, "chance": true.mean()}
+        return {"precision": np.nan, "average precision": np.nan, "chance": true.mean()}
     top = np.argsort(-values, kind="stable")[: len(planted)]
     ap = metrics.average_precision(true[:, None].astype(int), values[:, None])[0]
-    return {
-        "precision": true[top].mean(),
-        "recall": true[top].sum() / len(planted),
-        "average precision": ap,
-        "chance": true.mean(),
-    }
+    return {"precision": true[top].mean(), "average precision": ap, "chance": true.mean()}
 
 
 def verdict(found: dict[str, tuple[Influence, dict[str, float]]]) -> str:
@@ -237,18 +243,22 @@ def by_company(row: Row, other: Row, company: pd.Series) -> pd.DataFrame:
     """AP of row less that of other (points), of each label on test images with and without its company.
 
     Means over seeds; low and high bound 95 % of 1,000 resamples of those images, the same for both rows. The mean
-    over labels takes the labels' resamples as independent; those with fewer than FEWEST positives there are left out.
+    over labels takes the labels' resamples as independent; labels with fewer than FEWEST positives on one side, where
+    an AP says nothing, are left out of both.
     """
     labels, table, drawn = row.labels, [], {True: [], False: []}
     for label, usual in company.items():
         column, beside = labels.index(label), labels.index(usual)
+        sides = []
         for present in (True, False):
             point, draws, images = gain_where(row, other, column, beside, present)
-            if images < FEWEST:
-                table.append([label, usual, present, images, np.nan, np.nan, np.nan])
-                continue
-            drawn[present].append((point, draws))
-            table.append([label, usual, present, images, point, *np.nanquantile(draws, (0.025, 0.975))])
+            sides.append((present, images, point, draws))
+        enough = min(images for _, images, _, _ in sides) >= FEWEST
+        for present, images, point, draws in sides:
+            interval = (point, *np.nanquantile(draws, (0.025, 0.975))) if enough else (np.nan,) * 3
+            table.append([label, usual, present, images, *interval])
+            if enough:
+                drawn[present].append((point, draws))
     for present, parts in drawn.items():
         if not parts:
             continue
@@ -266,6 +276,8 @@ def gain_where(row: Row, other: Row, column: int, beside: int, present: bool) ->
         for files in side.files:
             targets, logits = tables.logits(files)
             rows = targets[:, beside] == int(present)
+            if not (targets[rows, column] == 1).any():
+                return np.nan, np.full(1, np.nan), 0
             own = targets[rows][:, [column]], logits[rows][:, [column]]
             found.append((100 * metrics.average_precision(*own)[0], 100 * metrics.bootstrap(*own)[:, 0]))
         sides.append((np.mean([ap for ap, _ in found]), np.mean([draws for _, draws in found], axis=0)))
@@ -286,7 +298,7 @@ def unseen_logits(run: Run, data: str | Path, *, device: str = "auto") -> list[t
     prepared, fabric = Prepared.load(settings.dataset, rooted(data)), launched(device, precision=settings.precision)
     backbone = stages.load(run).backbone.to(fabric.device, memory_format=torch.channels_last)
     split = settings.train_split
-    features = cached(fabric, backbone, prepared, split, settings, views=settings.feature_cache, data=rooted(data))
+    features = cached(fabric, backbone, prepared, split, settings, views=settings.feature_cache or 1, data=rooted(data))
     known = prepared.targets(split)
     unseen = out_of_fold(features, torch.from_numpy(known), settings, FOLDS).mean(1).numpy()
     return [(unseen, known, logits, targets)]

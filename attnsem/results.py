@@ -92,9 +92,9 @@ def compare(results: Path = ROOT / "results", name: str | None = None) -> None:
         if name not in (None, folder.name):
             continue
         found, less = tables.rows(folder, dataset, stage), []
-        for name in LESS:
-            table = tables.differences(found.values(), found[name]).rename_axis("row").reset_index()
-            less.append(table.assign(less=name))
+        for other in LESS:
+            table = tables.differences(found.values(), found[other]).rename_axis("row").reset_index()
+            less.append(table.assign(less=other))
         place = folder / dataset
         write_csv(place / f"differences-stage{stage}.csv", pd.concat(less).round(4))
         company = tables.company("person", found["densenet"])
@@ -143,7 +143,7 @@ def attention_lines(folder: Path, dataset: str, stage: int) -> list[str]:
             name: [between(row, name) for _, row in table.iterrows()] for name in ("pointing game", "mass less area")
         }
         parts.append(as_markdown(table[["maps"]].assign(**shown)))
-    columns = {"agreement": ["1 − α", "rank correlation", "p"], "planted": ["precision", "recall", "average precision"]}
+    columns = {"agreement": ["1 − α", "rank correlation", "p"], "planted": ["precision", "average precision"]}
     for name, wanted in columns.items():
         if (path := place / f"{name}_stage{stage}.csv").exists():
             table = pd.read_csv(path)[["row", *wanted]]

@@ -52,9 +52,9 @@ def broken_parent(run: Run, manifest: dict) -> Iterator[str]:
     if not parent.complete:
         return
     if parent.manifest["checkpoint_sha256"] != manifest["parent_sha256"]:
-        yield f"was trained from another checkpoint than that of {parent.folder.relative_to(runs)}"
+        yield f"was trained from another checkpoint than that of {parent.folder}"
     if parent.manifest["data_fingerprint"] != manifest["data_fingerprint"]:
-        yield f"was trained on other data than {parent.folder.relative_to(runs)}"
+        yield f"was trained on other data than {parent.folder}"
 
 
 def broken_metrics(run: Run, told: dict) -> Iterator[str]:
@@ -67,6 +67,8 @@ def broken_metrics(run: Run, told: dict) -> Iterator[str]:
 
 def broken_checkpoints(results: Path, runs: Path, name: str) -> Iterator[str]:
     """Of recorded runs `name` and the folder of runs that they were recorded from."""
+    if not (results / name).is_dir():
+        yield f"nothing is recorded as {name}; the folder of runs must have the name of what is recorded of it"
     for path in sorted((results / name).rglob("manifest.json")):
         place = path.parent.relative_to(results / name)
         run = Run(runs / place)

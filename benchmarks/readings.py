@@ -8,7 +8,7 @@ rate of the run it is compared with. About a minute a reading on two cores for V
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
@@ -88,13 +88,13 @@ def from_classifier(build: object) -> object:
 
 @dataclass(frozen=True)
 class Reading:
-    """choice: its row in CHOICES.md; row: of the tables; patched: (where, name, with what); given: parameters."""
+    """choice: its row in CHOICES.md; row: of the tables; patched: (where, name, with what); times: as many epochs."""
 
     choice: str
     name: str
     row: str = "repaired"
     patched: tuple = ()
-    given: dict = field(default_factory=dict)
+    times: int = 1
     stage2: bool = False
 
 
@@ -105,7 +105,7 @@ READINGS = [
     Reading("8", "SE reduction 32", patched=(model, "SEBlock", reduced(32))),
     Reading("9", "no biases in SE's layers", patched=(model, "SEBlock", WithoutBiases)),
     Reading("10", "α by a sigmoid", row="proposed, confidence", patched=(model, "Fusion", SigmoidFusion)),
-    Reading("12", "three times the epochs", given={"epochs": 15, "lr_step": 12}),
+    Reading("12", "three times the epochs", times=3),
     Reading("19", "S from stage 1's classifier", stage2=True),
     Reading("19", "S from stage 1's classifier", row="attended, α held", stage2=True),
 ]
@@ -134,8 +134,9 @@ def measured(reading: Reading, dataset: str, runs: Path, data: Path) -> dict:
             stages.train(2, dataset=dataset, runs=place, parents=runs, data=data, **own)
         parents = place
     given = {name: getattr(usual.settings, name) for name in (*KEPT, "variant", "gate", *paper.SEMANTIC)}
+    given |= {name: reading.times * given[name] for name in ("epochs", "lr_step")}
     with read_so(reading):
-        run = stages.train(3, dataset=dataset, runs=place, parents=parents, data=data, **given | reading.given)
+        run = stages.train(3, dataset=dataset, runs=place, parents=parents, data=data, **given)
     rows = [Row("", name, "", ((found.folder / "scores.npz",),)) for name, found in (("other", run), ("ours", usual))]
     return {"choice": reading.choice, "row": reading.row, "reading": reading.name} | tables.difference(*rows)
 

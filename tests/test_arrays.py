@@ -1,6 +1,8 @@
 import errno
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +13,7 @@ from PIL import Image
 from attnsem import StudyError, arrays
 from attnsem.arrays import Prepared, Views, batches, prepare
 from attnsem.datasets import scenes
+from attnsem.paper import ROOT
 
 SIZES = {"train_size": 40, "image_size": 32}
 
@@ -183,3 +186,11 @@ def test_an_older_array_is_sealed_when_it_is_first_read(tmp_path):
     (tmp_path / "x.npy").write_bytes(b"\x93NUMPY")
     with pytest.raises(StudyError):
         arrays.mapped(tmp_path / "x.npy")
+
+
+def test_many_that_read_an_older_array_at_once_seal_it_once(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros(10**6))
+    code = "import sys, pathlib; from attnsem.arrays import mapped; mapped(pathlib.Path(sys.argv[1]))"
+    command = [sys.executable, "-c", code, tmp_path / "x.npy"]
+    readers = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [reader.communicate()[1] for reader in readers] == [""] * 3

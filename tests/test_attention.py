@@ -21,7 +21,7 @@ def channels(z, boxes, targets, s=None):
     table = pd.DataFrame([(f"i{row}", *rest) for row, *rest in boxes], columns=names)
     prepared = SimpleNamespace(labels=LABELS, boxes=table, name="two", boxes_of=lambda i: table[table["image"] == i])
     ids = tuple(f"i{row}" for row in range(n))
-    return Channels(prepared, ids, np.array(targets), torch.zeros(n, 2), z, torch.zeros_like(z) if s is None else s, z)
+    return Channels(prepared, ids, np.array(targets), z, torch.zeros_like(z) if s is None else s, z)
 
 
 @pytest.fixture
@@ -91,11 +91,25 @@ def test_picked_by_rule():
 
 
 @pytest.mark.parametrize(
-    ("lows", "says"), [((1, 1, 1), "beyond what"), ((1, 1, -1), "points no worse"), ((1, -1, 1), "does not hold")]
+    ("intervals", "says"),
+    [
+        (((1, 3), (1, 3), (1, 3)), "label: holds.**"),
+        (((1, 3), (1, 3), (-1, 3)), "holds; that it points better than the plain classifier's activation is not shown"),
+        (((1, 3), (1, 3), (-3, -1)), "holds, but the plain classifier's activation points better"),
+        (((1, 3), (-1, 3), (1, 3)), "label: not shown"),
+        (((1, 3), (-3, -1), (1, 3)), "label: does not hold"),
+    ],
 )
-def test_the_verdict_follows_the_intervals(lows, says):
+def test_the_verdict_follows_the_intervals(intervals, says):
     rivals = ("another label's channel", "the label's average channel", "class activation of y′")
     rows = {
-        (name, "pointing game"): {"mean": 2.0, "low": low, "high": 5.0} for name, low in zip(rivals, lows, strict=True)
+        (name, measure): {"mean": sum(interval) / 2, "low": interval[0], "high": interval[1]}
+        for name, interval in zip(rivals, intervals, strict=True)
+        for measure in ("pointing game", "mass inside")
     }
     assert says in attention.verdict(pd.DataFrame(rows).T)
+
+
+def test_a_point_at_random_hits_as_often_as_positions_lie_near_boxes(found):
+    hits = attention.random_hits(found)
+    assert np.allclose(hits, [[0.25, 0.25], [1 / 16, np.nan]], equal_nan=True)
