@@ -172,7 +172,7 @@ def agreement(log_lift: pd.DataFrame, influences: dict[str, pd.DataFrame], title
         ax.axhline(0, color="black", linewidth=0.5)
         ax.plot(log_lift.to_numpy()[off], found.to_numpy()[off], ".", markersize=3, color=COLOURS[0])
         ax.set_title(name)
-        ax.set(xlabel="log2 lift of the pair", ylabel="moved logit")
+        ax.set(xlabel="pair-specific log2 lift", ylabel="moved logit")
     figure.suptitle(title, fontsize=FONT + 1)
     return figure
 

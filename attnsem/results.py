@@ -143,7 +143,10 @@ def attention_lines(folder: Path, dataset: str, stage: int) -> list[str]:
             name: [between(row, name) for _, row in table.iterrows()] for name in ("pointing game", "mass less area")
         }
         parts.append(as_markdown(table[["maps"]].assign(**shown)))
-    columns = {"agreement": ["1 − α", "rank correlation", "p"], "planted": ["precision", "average precision"]}
+    columns = {
+        "agreement": ["1 − α", "rank correlation", "p", "plain correlation", "plain p"],
+        "planted": ["precision", "average precision"],
+    }
     for name, wanted in columns.items():
         if (path := place / f"{name}_stage{stage}.csv").exists():
             table = pd.read_csv(path)[["row", *wanted]]
