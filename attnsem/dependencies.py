@@ -65,13 +65,15 @@ class Influence:
 
     In images that show the row's label and not the column's, at the same other labels (`adjusted`): else every
     network would seem to know company, for it is in those images, and what is there moves most whatever is changed.
-    On the diagonal in images that show the label. weight: 1 − α, by which ŷ follows ỹ.
+    On the diagonal in images that show the label. weight: 1 − α, by which ŷ follows ỹ; control: the network cannot
+    know which channel is whose.
     """
 
     mean: pd.DataFrame
     low: pd.DataFrame
     high: pd.DataFrame
     weight: float
+    control: bool = False
 
     @property
     def sure(self) -> float:
@@ -121,7 +123,7 @@ def influence(network: Network, found: Channels, how: str = "removed", *, most: 
     rows = np.concatenate(rows)
     parts = adjusted(moved, np.concatenate(changed), found.targets[rows], rows)
     frames = (pd.DataFrame(part, found.labels, found.labels) for part in parts)
-    return Influence(*frames, weight=1 - network.fusion.alpha.item())
+    return Influence(*frames, weight=1 - network.fusion.alpha.item(), control=network.variant.shuffled)
 
 
 def adjusted(moved: np.ndarray, changed: np.ndarray, targets: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -223,16 +225,17 @@ def recovered(found: pd.DataFrame, planted: set[frozenset[str]]) -> dict[str, fl
 def verdict(found: dict[str, tuple[Influence, dict[str, float]]]) -> str:
     """The paper's second claim, that the convolutions learn which labels go together, a line a row.
 
-    found: by row the influence and the agreement of what is pair-specific in it with lift.
+    found: by row the influence and the agreement of what is pair-specific in it with lift. What a control agrees too,
+    whose channels are shuffled, is no dependency.
     """
-    lines = []
+    lines, shuffled = [], [agreed["rank correlation"] for moved, agreed in found.values() if moved.control]
     for name, (moved, agreed) in found.items():
         if np.isnan(agreed["p"]):
             told = "no label's channel moves another label's logit"
         else:
-            learned = agreed["p"] < 0.05 and agreed["rank correlation"] > 0
-            told = "holds for ỹ" if learned else "not shown"
-            told += f" (rank correlation with lift {agreed['rank correlation']:+.2f}, p = {agreed['p']:.3f})"
+            learned = agreed["p"] < 0.05 and agreed["rank correlation"] > max([0, *shuffled])
+            told = "a control" if moved.control else "holds for ỹ" if learned else "not shown"
+            told += f" (rank correlation with lift {agreed['rank correlation']:+.2f}, p = {agreed['p']:.4f})"
             if learned and moved.weight < 1e-3:
                 told += ", but ŷ does not follow ỹ: α is 1"
         lines.append(f"- `{name}`: {told}")

@@ -190,3 +190,15 @@ def test_repeated_images_do_not_make_an_effect_surer():
     once = dependencies.adjusted(moved, changed, targets, images)
     twice = dependencies.adjusted(*(np.concatenate([part, part]) for part in (moved, changed, targets, images)))
     assert np.allclose((once[2] - once[1])[0, 1:], (twice[2] - twice[1])[0, 1:])
+
+
+def test_the_verdict_asks_for_more_than_a_control_shows():
+    def row(rho, p, weight=0.52, control=False):
+        return SimpleNamespace(weight=weight, control=control), {"rank correlation": rho, "p": p}
+
+    rows = {"learned": row(0.8, 0.001), "less": row(0.3, 0.01), "idle": row(0.9, 0.001, 0), "none": row(0.9, 0.2)}
+    rows |= {"shuffled": row(0.4, 0.01, control=True), "silent": row(np.nan, np.nan)}
+    told = dict(line[3:].split("`: ") for line in dependencies.verdict(rows).split("\n") if line.startswith("- "))
+    assert told["learned"].startswith("holds for ỹ (") and told["idle"].endswith("α is 1")
+    assert told["less"].startswith("not shown") and told["none"].startswith("not shown")
+    assert told["shuffled"].startswith("a control") and told["silent"].startswith("no label's channel")
