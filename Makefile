@@ -54,7 +54,7 @@ verify: .venv/ready
 # 200 kills at random moments of a tiny study; a quarter of an hour on two cores.
 kills: .venv/ready
 	rm -rf build/kills
-	$(BIN)/python -m tests.kills build/kills
+	PYTHONPATH=. $(BIN)/python -m tests.kills build/kills
 
 # Every parser under atheris (Linux, Python 3.11 to 3.13): make fuzz SECONDS=600
 SECONDS ?= 600
