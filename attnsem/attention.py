@@ -227,6 +227,16 @@ class Localisation:
         table = 100 * pd.DataFrame(parts, self.labels).T
         return table.assign(mean=table.mean(axis=1))
 
+    def of_labels(self, name: str = "A, the channel") -> pd.DataFrame:
+        """As overall, of `name` alone: a row each label, means over its images and their 95 % intervals (%)."""
+        parts = {"pointing game": self.hits[name], "mass less area": self.mass[name] - self.area}
+        table = {}
+        for measure, values in parts.items():
+            low, high = pd.DataFrame(resampled_means(values)).quantile([0.025, 0.975]).to_numpy()
+            mean = pd.DataFrame(values).mean()
+            table |= {measure: 100 * mean, f"{measure}, low": 100 * low, f"{measure}, high": 100 * high}
+        return pd.DataFrame({key: np.asarray(value) for key, value in table.items()}, self.labels).rename_axis("label")
+
     def less(self, name: str = "A, the channel") -> pd.DataFrame:
         """Pointing game and mass of `name` less that of every other row (points), with 95 % intervals."""
         rows = {}

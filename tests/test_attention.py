@@ -113,3 +113,10 @@ def test_the_verdict_follows_the_intervals(intervals, says):
 def test_a_point_at_random_hits_as_often_as_positions_lie_near_boxes(found):
     hits = attention.random_hits(found)
     assert np.allclose(hits, [[0.25, 0.25], [1 / 16, np.nan]], equal_nan=True)
+
+
+def test_each_label_has_its_mean_and_interval(found):
+    table = attention.localised(found).of_labels()
+    assert table.loc["cat", "pointing game"] == 50 and table.loc["dog", "pointing game"] == 0
+    assert table.loc["cat", "pointing game, low"] == 0 and table.loc["cat", "pointing game, high"] == 100
+    assert table.loc["dog", "mass less area"] == pytest.approx(-25, abs=1e-3)
