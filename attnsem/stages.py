@@ -4,6 +4,7 @@ import argparse
 import ast
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from attnsem.engine import fastest_precision, held_by_all, launched
 from attnsem.features import cached, cached_maps
 from attnsem.model import Network
 from attnsem.paper import VARIANTS, Settings, Variant
-from attnsem.runs import Run, checksum, cost, environment, rooted, write_arrays, write_json, write_tensors
+from attnsem.runs import Run, checksum, cost, environment, held, rooted, write_arrays, write_json, write_tensors
 from attnsem.semantics import similarity
 from attnsem.training import Progress, Split, evaluate, fit, out_of_fold, seed_torch
 
@@ -76,6 +77,8 @@ def train(
         refuse_other(run, begun, origin)
     if run.complete:
         print(f"{run.folder.relative_to(runs)} is complete")
+        with suppress(StudyError), held(run.folder):  # what a kill after the manifest may have left
+            run.resume.unlink(missing_ok=True)
         return run
     fabric = launched(device, precision=settings.precision, processes=processes, nodes=nodes)
     with held_by_all(fabric, run.folder, wait=wait):

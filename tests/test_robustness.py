@@ -185,3 +185,11 @@ def test_a_run_that_goes_on_elsewhere_says_where_it_began(tmp_path, scenes_data,
     began = stages.train(1, **QUICK, data=scenes_data, runs=tmp_path).manifest["begun_on"]
     assert [place["device"] for place in began] == ["cuda: another"] and began[0]["versions"]["torch"]
     assert stages.train(1, **QUICK, data=scenes_data, runs=tmp_path / "whole").manifest["begun_on"] == []
+
+
+def test_what_a_kill_after_the_manifest_leaves_is_gone_at_the_next_call(tmp_path, scenes_data):
+    run = stages.train(1, **QUICK, data=scenes_data, runs=tmp_path)
+    for name in ("resume.pt", ".holder"):
+        (run.folder / name).touch()
+    stages.train(1, **QUICK, data=scenes_data, runs=tmp_path)
+    assert not (run.folder / "resume.pt").exists() and not (run.folder / ".holder").exists()
