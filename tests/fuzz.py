@@ -45,7 +45,7 @@ def main() -> None:
         found[name] = {"runs": int(runs[0]) if runs else None, "seconds": round(time.monotonic() - begun)}
         found[name]["crash"] = None if not done.returncode else done.stdout[-2000:] + done.stderr[-2000:]
         print(name, json.dumps(found[name]), flush=True)
-    write_json(ROOT / "benchmarks/results/fuzz.json", {"parsers": found} | environment())
+    write_json(ROOT / "benchmarks/robustness/fuzz.json", {"parsers": found} | environment())
     sys.exit(any(row["crash"] for row in found.values()))
 
 

@@ -127,4 +127,4 @@ if __name__ == "__main__":
     given = parser.parse_args()
     found = survive(given.place, given.kills, given.seed)
     print(json.dumps(found, indent=2))
-    write_json(ROOT / "benchmarks/results/kills.json", found | environment())
+    write_json(ROOT / "benchmarks/robustness/kills.json", found | environment())
