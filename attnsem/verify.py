@@ -46,9 +46,10 @@ def broken_parent(run: Run, manifest: dict) -> Iterator[str]:
     if (at := stages.index(settings.stage)) == 0:
         return
     runs = run.folder.parents[3]
-    parent = Run.of(replace(settings, stage=stages[at - 1]), runs)
+    before = replace(settings, stage=stages[at - 1])
+    parent = Run.of(before, runs)
     if not parent.complete and runs.parent.name == "val":  # of learning rates that were tried, with their parents
-        parent = Run.of(replace(settings, stage=stages[at - 1]), runs.parent)
+        parent = Run.of(before, runs.parent)
     if not parent.complete:
         return
     if parent.manifest["checkpoint_sha256"] != manifest["parent_sha256"]:
