@@ -17,7 +17,7 @@ STAGE3 ?=
 STAGE4 ?=
 VIEW ?=
 
-.PHONY: study grid test lab lint bench verify kills fuzz audit lock clean
+.PHONY: study grid test coverage lab lint bench verify kills fuzz audit lock clean
 .DEFAULT_GOAL := study
 
 study: .venv/ready
@@ -46,6 +46,13 @@ bench: .venv/ready
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.equal
+
+# Lines and branches of attnsem that the tests pass through, those of their subprocesses among them.
+coverage: .venv/ready
+	rm -rf build/coverage
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --show-missing --skip-covered --precision=1
 
 # What is recorded, link by link: make verify ARGS='--runs runs/voc2007-xception224 --data data'
 verify: .venv/ready

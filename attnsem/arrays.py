@@ -144,7 +144,7 @@ def reserve(partial: Path, shape: tuple[int, ...], dtype: type, title: str) -> N
                 os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        if error.errno != errno.ENOSPC:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise StudyError(
             f"{title} needs {size / 2**30:.3g} GiB below {partial.parent}, where {free / 2**30:.3g} GiB are free; "

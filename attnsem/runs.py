@@ -81,7 +81,7 @@ def write_json(path: Path, content: dict) -> None:
 def read_json(path: Path) -> dict:
     try:
         return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StudyError(f"{path} cannot be read ({error}); delete it and make it again") from error
 
 

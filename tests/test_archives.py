@@ -3,10 +3,12 @@
 import hashlib
 import io
 import stat
+import struct
 import subprocess
 import sys
 import tarfile
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -293,6 +295,25 @@ def test_unreadable_images(tmp_path, monkeypatch):
     for path in (tmp_path / "words.jpg", bomb, tmp_path / "none.jpg", tmp_path):
         with pytest.raises(StudyError, match=f"{path.name} cannot be read"):
             read_image(path)
+
+
+def test_an_image_that_says_it_has_20000_x_20000_pixels(tmp_path):
+    path = save(tmp_path, Image.new("RGB", (4, 3)), "huge.png")
+    content = bytearray(path.read_bytes())
+    content[16:24] = struct.pack(">II", 20_000, 20_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    path.write_bytes(content)
+    with pytest.raises(StudyError, match=r"huge.png cannot be read .*400000000 pixels"):
+        read_image(path)
+
+
+def test_an_image_of_one_pixel(tmp_path):
+    assert read_image(save(tmp_path, Image.new("RGB", (1, 1), "red"), "one.png")).getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_a_wrong_suffix_is_no_broken_image(tmp_path):
+    save(tmp_path, Image.new("RGB", (4, 3)), "x.png").rename(tmp_path / "x.jpg")
+    assert read_image(tmp_path / "x.jpg").size == (4, 3)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")

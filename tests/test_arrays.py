@@ -92,10 +92,13 @@ def test_an_unreadable_image_leaves_no_array(tmp_path):
     assert not [path for path in tmp_path.rglob("*.npy") if not path.name.startswith(".")]
 
 
-@pytest.mark.parametrize("told_by", ["disk_usage", "posix_fallocate"])
-def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch, told_by):
+@pytest.mark.parametrize(
+    ("told_by", "code"),
+    [("disk_usage", errno.ENOSPC), ("posix_fallocate", errno.ENOSPC), ("posix_fallocate", errno.EDQUOT)],
+)
+def test_a_full_disk_or_quota_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch, told_by, code):
     def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(code, os.strerror(code))
 
     usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:

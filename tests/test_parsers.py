@@ -97,6 +97,11 @@ class Climbs:
         return open, (str(PLACE / "was here"), "w")
 
 
+def test_json_nested_without_end_is_refused():
+    with pytest.raises(StudyError, match="cannot be read"):
+        PARSERS["manifest"][0](b"[" * 100_000)
+
+
 def test_a_checkpoint_runs_no_code():
     torch.save({"network": Climbs()}, PLACE / "evil.pt")
     with pytest.raises(StudyError, match="is no file of plain tensors"):
