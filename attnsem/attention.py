@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attnsem import StudyError, stages
 from attnsem.arrays import Prepared
-from attnsem.engine import largest_batch, launched
+from attnsem.engine import largest_batch, launched, memory_given_back
 from attnsem.features import cached
 from attnsem.model import gated, spatial_softmax
 from attnsem.pictures import AttendedImage
@@ -66,6 +66,7 @@ class Channels:
         return found.assign(row=rows[found["image"]].to_numpy(), column=columns[found["label"]].to_numpy())
 
 
+@memory_given_back()
 @torch.inference_mode()
 def channels(run: Run, data: str | Path, *, only: Sequence[str] = (), device: str = "auto") -> Channels:
     """Of the run's test images, or those with some ids, from cached features where the run has them.

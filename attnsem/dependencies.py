@@ -17,7 +17,7 @@ from torch import Tensor
 from attnsem import metrics, stages, tables
 from attnsem.arrays import Prepared, batches
 from attnsem.attention import Channels
-from attnsem.engine import launched
+from attnsem.engine import launched, memory_given_back
 from attnsem.features import cached
 from attnsem.model import Network, attended_logits, shuffled
 from attnsem.runs import Run, rooted
@@ -287,6 +287,7 @@ def gain_where(row: Row, other: Row, column: int, beside: int, present: bool) ->
     return sides[0][0] - sides[1][0], sides[0][1] - sides[1][1], int((own[0] == 1).sum())
 
 
+@memory_given_back()
 def unseen_logits(run: Run, data: str | Path, *, device: str = "auto") -> list[tuple[np.ndarray, ...]]:
     """What stackers learn from and are judged on: (logits, targets, test logits, test targets), once or by folds.
 

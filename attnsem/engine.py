@@ -38,6 +38,15 @@ def launched(device: str, *, precision: str, processes: int = 1, nodes: int = 1)
     return fabric
 
 
+@contextmanager
+def memory_given_back() -> Iterator[None]:
+    """Decorates what works on a GPU: its memory there is others' to use again, though the kernel lives on."""
+    try:
+        yield
+    finally:
+        torch.cuda.empty_cache()
+
+
 def keep_memory() -> None:
     """Lets glibc keep freed memory: fresh pages for each batch cost up to a third of a step (mallopt(3))."""
     if platform.libc_ver()[0] == "glibc":

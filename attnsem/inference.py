@@ -12,7 +12,7 @@ from torch import Tensor
 from attnsem import StudyError
 from attnsem.arrays import Images, Views, batches
 from attnsem.datasets import read_image
-from attnsem.engine import ahead, largest_batch, launched
+from attnsem.engine import ahead, largest_batch, launched, memory_given_back
 from attnsem.model import Network, Output
 
 
@@ -55,9 +55,10 @@ class Photographs:
         return torch.from_numpy(np.stack([np.asarray(image) for image in resized]))
 
 
+@memory_given_back()
 @torch.inference_mode()
 def outputs(network: Network, images: Images | Photographs, *, device: str = "auto") -> Output:
-    """The network's outputs for whole images, on the CPU."""
+    """The network's outputs for whole images, on the CPU, where the network is left too."""
     fabric = launched(device, precision="32-true")
     network = network.to(fabric.device, memory_format=torch.channels_last).eval()
     views, order = Views.whole(len(images)), np.arange(len(images))
@@ -70,6 +71,7 @@ def outputs(network: Network, images: Images | Photographs, *, device: str = "au
         return parts
 
     parts = zip(*largest_batch(found, fabric.device), strict=True)
+    network.cpu()
     return Output(*(None if part[0] is None else torch.cat(part) for part in parts))
 
 

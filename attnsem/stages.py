@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 
 from attnsem import StudyError, backbones, metrics, paper
 from attnsem.arrays import Prepared
-from attnsem.engine import fastest_precision, held_by_all, launched
+from attnsem.engine import fastest_precision, held_by_all, launched, memory_given_back
 from attnsem.features import cached, cached_maps
 from attnsem.model import Network
 from attnsem.paper import VARIANTS, Settings, Variant
@@ -31,6 +31,7 @@ TRAINED = {
 FIRST_OF = {3: ("semantic.", "fusion.")}  # parts that a stage starts anew, whatever its parent has
 
 
+@memory_given_back()
 def train(
     stage: int,
     *,

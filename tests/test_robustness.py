@@ -1,11 +1,13 @@
 """Kills, full disks, numbers that go wrong and other processes cost at most the epoch in flight."""
 
 import errno
+import gc
 import os
 import resource
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 import torch
 
 from attnsem import StudyError, stages, training
+from attnsem.model import Network
 from attnsem.paper import ROOT
 from attnsem.runs import held, write, write_arrays, write_tensors
 from tests import kills
@@ -169,6 +172,21 @@ def test_two_hundred_epochs_take_no_more_memory_or_files_than_fifty(tmp_path, sc
     memory, opened = np.array(seen).T
     assert len(seen) == 200 and opened[50:].max() <= opened[:50].max()
     assert memory[-10:].mean() - memory[40:50].mean() < 10  # MiB
+
+
+def test_a_stage_leaves_no_network_in_memory(tmp_path, scenes_data, monkeypatch):
+    """What a GPU's memory is given back by; there, what is no longer used is still kept until the cache is emptied."""
+    emptied, networks = [], []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(len(networks)))
+    monkeypatch.setattr(
+        stages, "Network", lambda **given: networks.append(weakref.ref(made := Network(**given))) or made
+    )
+    gc.disable()
+    try:
+        stages.train(1, **QUICK, data=scenes_data, runs=tmp_path)
+    finally:
+        gc.enable()
+    assert [network() for network in networks] == [None] and emptied == [1]
 
 
 def test_a_run_that_goes_on_elsewhere_says_where_it_began(tmp_path, scenes_data, monkeypatch):
