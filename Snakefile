@@ -15,7 +15,7 @@ import shlex
 from pathlib import Path
 
 from attnsem import StudyError, paper
-from attnsem.notebook import assigned
+from attnsem.notebook import declared
 
 RUNS, DATA = config.get("runs", "runs"), config.get("data", "data")
 FIGURES = config.get("figures", f"{RUNS}/figures")
@@ -35,7 +35,7 @@ def given(key, *notebooks):
     words = shlex.split(text)
     for notebook in notebooks:
         cells = json.loads((NOTEBOOKS / f"{notebook}.ipynb").read_text())["cells"]
-        known = next(assigned("".join(cell["source"])) for cell in cells if "parameters" in cell["metadata"].get("tags", []))
+        known = next(declared("".join(cell["source"])) for cell in cells if "parameters" in cell["metadata"].get("tags", []))
         for name in (name for flag, name in zip(words, words[1:]) if flag in ("-p", "-r")):
             if name not in known:
                 raise StudyError(f"{key}: {notebook} has no parameter {name!r}; there are {', '.join(known)}")

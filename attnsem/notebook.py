@@ -2,16 +2,17 @@
 
 import ast
 import os
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from itertools import pairwise
 
 from tqdm.auto import tqdm
 
 from attnsem import StudyError
 
 IN_JUPYTERLAB = "JPY_SESSION_NAME" in os.environ  # set for its kernels, not for papermill's
-INJECTED = "# Parameters"  # how papermill's own cell begins
+DECLARED = re.compile(r"\w+: (str|int|float|bool) = ")  # how a parameters' cell of ours begins
+INJECTED = "# Parameters"  # and papermill's own
 
 
 def bar(items: Iterable, title: str, total: int | None = None) -> Iterable:
@@ -19,27 +20,34 @@ def bar(items: Iterable, title: str, total: int | None = None) -> Iterable:
     return tqdm(items, title, total=total, leave=False, disable=not IN_JUPYTERLAB)
 
 
-def check_parameters(cells: Sequence[str]) -> None:
-    """Raises StudyError on a parameter that the notebook does not have, or of another type, or below 0.
+def declared(source: str) -> dict[str, ast.AnnAssign]:
+    """What a parameters' cell says of each parameter."""
+    return {line.target.id: line for line in ast.parse(source).body}
 
+
+def check_parameters(cells: Sequence[str], **ranges: range) -> None:
+    """Raises StudyError on a parameter that the notebook lacks, of another type, below 0 or out of its range.
+
+    It looks at the parameters' cell, which people edit in JupyterLab, and at the one that papermill puts after it;
     papermill itself only warns. cells: IPython's `In`, the sources of the cells executed so far.
     """
-    for declared, injected in pairwise(cells):
-        if injected.startswith(INJECTED):
-            known = {line.target.id: line for line in ast.parse(declared).body if isinstance(line, ast.AnnAssign)}
-            for line in ast.parse(injected).body:
-                check_parameter(line, known)
+    place = max(number for number, cell in enumerate(cells) if DECLARED.match(cell))
+    known = declared(cells[place])
+    for name, line in known.items():
+        check_parameter(name, line.value, known, ranges)
+    injected = [cell for cell in cells[place + 1 : place + 2] if cell.startswith(INJECTED)]
+    for line in ast.parse("".join(injected)).body:
+        check_parameter(line.targets[0].id, line.value, known, ranges)
 
 
-def check_parameter(line: ast.Assign, known: dict[str, ast.AnnAssign]) -> None:
-    name = line.targets[0].id
+def check_parameter(name: str, given: ast.expr, known: dict[str, ast.AnnAssign], ranges: dict[str, range]) -> None:
     if name not in known:
         close = get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
         raise StudyError(f"this notebook has no parameter {name!r}{hint}")
-    kind, text = known[name].annotation.id, ast.unparse(line.value)
+    kind, text = known[name].annotation.id, ast.unparse(given)
     try:
-        value = ast.literal_eval(line.value)
+        value = ast.literal_eval(given)
     except ValueError as error:  # papermill writes float('nan')
         raise StudyError(f"parameter {name} must be of type {kind}, not {text}") from error
     if value is None and ast.unparse(known[name].value) == "None":
@@ -47,16 +55,7 @@ def check_parameter(line: ast.Assign, known: dict[str, ast.AnnAssign]) -> None:
     kinds = {"int": {int}, "float": {int, float}, "str": {str}, "bool": {bool}}[kind]
     if type(value) not in kinds:
         raise StudyError(f"parameter {name} must be of type {kind}, not {text}")
+    if name in ranges and value not in ranges[name]:
+        raise StudyError(f"parameter {name} must be from {ranges[name][0]} to {ranges[name][-1]}, not {text}")
     if kind in ("int", "float") and value < 0:
         raise StudyError(f"parameter {name} must be 0 or more, not {text}")
-
-
-def assigned(source: str) -> list[str]:
-    """Names that a cell of plain assignments sets."""
-    targets = []
-    for statement in ast.parse(source).body:
-        if isinstance(statement, ast.AnnAssign):
-            targets.append(statement.target)
-        elif isinstance(statement, ast.Assign):
-            targets.extend(statement.targets)
-    return [target.id for target in targets]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from attnsem import metrics, paper
+from attnsem import StudyError, metrics, paper
 from attnsem.runs import Run, rooted
 
 LITTLE = 0.25  # points of mAP; half of what the paper claims on VOC2007
@@ -58,7 +58,7 @@ def _bootstrap(files: tuple[Path, ...]) -> np.ndarray:
 def rows(runs: str | Path, dataset: str, stage: int) -> dict[str, Row]:
     """Every row of paper.ROWS after that stage, by name; without files where it has not been run.
 
-    runs: a folder of runs, or of what is recorded of them under results/.
+    runs: a folder of runs, or of what is recorded of them under results/. StudyError where it has none.
     """
     found, folder = {}, rooted(runs)
     for group, named in paper.ROWS.items():
@@ -68,6 +68,11 @@ def rows(runs: str | Path, dataset: str, stage: int) -> dict[str, Row]:
                 files = sorted(Run.of(settings, folder).folder.parents[1].glob(f"seed*/stage{stages[-1]}/scores.npz"))
                 complete = tuple((file,) for file in files if Run(file.parent).complete)
                 found[name] = Row(group, name, paper.command(settings), complete)
+    if not any(row.files for row in found.values()):
+        raise StudyError(
+            f"{folder} has no complete run of {dataset} up to stage {stage}; name a folder that has by -p runs, or run "
+            "a grid (README.md)"
+        )
     seeds = [file for (file,) in found["densenet"].files]
     pairs = tuple(zip(seeds, seeds[1:] + seeds[:1], strict=True)) if len(seeds) > 1 else ()
     found[AVERAGED] = Row("controls", AVERAGED, found["densenet"].command, pairs)
@@ -165,7 +170,8 @@ def verdicts(found: dict[str, Row], size: float, company: Sequence[str] = ()) ->
             table[claim] = {"rows": f"{name} less {other}", "verdict": verdict(measured, kind, least)} | measured
         else:
             table[claim] = {"rows": f"{name} less {other}", "verdict": "not run"}
-    return pd.DataFrame(table).T.rename_axis("claim")
+    columns = ["rows", "verdict", "difference", "low", "high", "flips", "sd of seeds"]
+    return pd.DataFrame(table).T.reindex(columns=columns).rename_axis("claim")
 
 
 def stated_gain(dataset: str) -> float:

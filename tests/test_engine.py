@@ -70,3 +70,8 @@ def test_compiling_without_a_compiler(monkeypatch):
     monkeypatch.setattr(engine.shutil, "which", lambda name: None)
     with pytest.raises(StudyError, match=r"compile=True needs a C\+\+ compiler"):
         engine.compiled(nn.Linear(1, 1))
+
+
+def test_a_device_that_does_not_exist():
+    with pytest.raises(StudyError, match="device must be one of auto, cpu, cuda, mps, not 'gpu'"):
+        engine.launched("gpu", precision="32-true")

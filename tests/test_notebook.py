@@ -9,7 +9,8 @@ DECLARED = 'seed: int = 0  # of the run\nepochs: int = None\nlr: float = 0.1\nna
 
 
 def given(text):
-    check_parameters(["", DECLARED, f"# Parameters\n{text}\n", "check_parameters(In)"])
+    cells = ["", "%matplotlib inline", DECLARED, f"# Parameters\n{text}\n", "check_parameters(In)"]
+    check_parameters(cells, epochs=range(1, 100))
 
 
 @pytest.mark.parametrize(
@@ -34,9 +35,17 @@ def test_what_fits(text):
         ("lr = float('inf')", "lr must be of type float"),
         ("name = 3", "name must be of type str"),
         ('full = "yes"', "full must be of type bool"),
+        ("epochs = 0", "epochs must be from 1 to 99, not 0"),
         ("epochs = [1]", "epochs must be of type int"),
     ],
 )
 def test_what_does_not(text, says):
     with pytest.raises(StudyError, match=says):
         given(text)
+
+
+def test_the_cell_itself_is_checked_for_those_who_edit_it():
+    old = DECLARED.replace("lr: float = 0.1", "lr: float = -0.1")
+    check_parameters(["", old, "%time pass", DECLARED, "check_parameters(In)"])
+    with pytest.raises(StudyError, match="lr must be 0 or more"):
+        check_parameters(["", DECLARED, old, "check_parameters(In)"])

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score
 
-from attnsem import paper, published, results, tables
+from attnsem import StudyError, paper, published, results, tables
 from attnsem.runs import NAMED, Run, checksum, write_arrays, write_json
 
 LABELS = ["person", "bottle", "sky"]
@@ -71,6 +71,9 @@ def test_an_interrupted_run_is_no_row(runs, tmp_path):
     leave(tmp_path, "proposed", 0, 2.0)
     assert tables.rows(tmp_path, "scenes", 3)["proposed"].files
     next(tmp_path.rglob("manifest.json")).unlink()
+    with pytest.raises(StudyError, match="has no complete run of scenes up to stage 3; name a folder"):
+        tables.rows(tmp_path, "scenes", 3)
+    leave(tmp_path, "densenet", 0, 1.0, stage=1)
     assert not tables.rows(tmp_path, "scenes", 3)["proposed"].files
 
 
