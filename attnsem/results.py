@@ -14,7 +14,7 @@ from attnsem.runs import Run, checksum, read_json, rooted, write, write_arrays, 
 
 PARTS = {"baseline": "y′", "attended": "ŷ_att", "semantic": "ỹ", "fused": "ŷ"}
 KEPT = ("history.csv", "metrics.json")
-LESS = ("densenet", "attended, α held", "se, α held")  # what the other rows are compared with
+LESS = ("densenet", "densenet, longer", "attended, α held", "se, α held")  # what the other rows are compared with
 PAGE = """# Recorded runs
 
 Written by `python -m attnsem.results`; none of it is typed. A folder is `<recorded>/<dataset>/<row>/seed<k>/stage<n>`:
@@ -28,7 +28,7 @@ with confidence maps, ỹ the semantic part or the control that stands in its pl
 """
 TELLING = (  # rows that the README shows; results/README.md has all
     *("densenet", "att", "se", "proposed", "se5_conv5", "proposed, confidence"),
-    *("attended, α held", "se, α held", "two_layer", "repaired, shuffled"),
+    *("densenet, longer", "attended, α held", "se, α held", "two_layer", "repaired, shuffled"),
     *("repaired", "confidence, folds", "pooled, own loss", "repaired, 4 channels", "repaired, text"),
 )
 MARKS = "<!-- results -->\n", "<!-- end of results -->"
@@ -92,7 +92,7 @@ def compare(results: Path = ROOT / "results", name: str | None = None) -> None:
         if name not in (None, folder.name):
             continue
         found, less = tables.rows(folder, dataset, stage), []
-        for other in LESS:
+        for other in (name for name in LESS if name in found):
             table = tables.differences(found.values(), found[other]).rename_axis("row").reset_index()
             less.append(table.assign(less=other))
         place = folder / dataset
@@ -107,9 +107,10 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
 
 
 def compared(results: Path = ROOT / "results") -> list[tuple[Path, str, int]]:
-    """Recorded folder, data set and last stage of which there is `proposed` with several seeds."""
-    places = (path for stage in (3, 4) for path in sorted(results.glob(f"*/*/proposed/seed1/stage{stage}")))
-    return [(path.parents[3], path.parents[2].name, int(path.name[-1])) for path in places]
+    """Recorded folder, data set and last stage, wherever there are three rows or more to compare."""
+    paths = [path for stage in (3, 4) for path in sorted(results.glob(f"*/*/proposed/seed0/stage{stage}"))]
+    places = [(path.parents[3], path.parents[2].name, int(path.name[-1])) for path in paths]
+    return [place for place in places if sum(bool(row.files) for row in tables.rows(*place).values()) > 2]
 
 
 def summary(folder: Path, dataset: str, stage: int) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Rows of the tables from score files: mean and spread over seeds, and differences by a paired bootstrap."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -27,6 +27,13 @@ class Row:
     @property
     def labels(self) -> list[str]:
         return _read(self.files[0][0])["labels"].tolist()
+
+    @property
+    def seeds(self) -> set[str]:
+        return {path.parents[1].name for path, *_ in self.files}
+
+    def of(self, seeds: set[str]) -> "Row":
+        return replace(self, files=tuple(files for files in self.files if files[0].parents[1].name in seeds))
 
     def ap(self) -> pd.DataFrame:
         """AP (%) not interpolated, difficult ignored: a row a seed, columns the labels and mAP."""
@@ -81,7 +88,7 @@ def rows(runs: str | Path, dataset: str, stage: int) -> dict[str, Row]:
 
 def seeds(found: dict[str, Row]) -> list[str]:
     """Those of which any row has been run."""
-    return sorted({path.parents[1].name.removeprefix("seed") for row in found.values() for (path, *_) in row.files})
+    return sorted({seed.removeprefix("seed") for row in found.values() for seed in row.seeds})
 
 
 def mean_and_spread(found: Sequence[Row]) -> pd.DataFrame:
@@ -107,11 +114,13 @@ def by_label(found: Sequence[Row]) -> pd.DataFrame:
 
 
 def difference(row: Row, other: Row, labels: Sequence[str] | None = None) -> dict[str, float]:
-    """row less other in points of mAP, or of the mean AP of some labels, means over seeds.
+    """row less other in points of mAP, or of the mean AP of some labels, means over the seeds that both have.
 
     low, high: 95 % interval over 1,000 resamples of the test images, the same for both; flips: the share of them in
     which the sign is another; sd: standard deviation of the difference over seeds, nan with one.
     """
+    both = row.seeds & other.seeds
+    row, other = row.of(both), other.of(both)
     columns = slice(None) if labels is None else [row.labels.index(label) for label in labels]
     ours, theirs = (side.ap().drop(columns="mAP").iloc[:, columns].mean(axis=1) for side in (row, other))
     point = ours.mean() - theirs.mean()
@@ -123,7 +132,7 @@ def difference(row: Row, other: Row, labels: Sequence[str] | None = None) -> dic
 
 def differences(found: Sequence[Row], other: Row) -> pd.DataFrame:
     """`difference` of each row that has been run to `other`: a row each, columns as there."""
-    table = {row.name: difference(row, other) for row in found if row.files and other.files and row != other}
+    table = {row.name: difference(row, other) for row in found if row.seeds & other.seeds and row != other}
     return pd.DataFrame(table).T.rename_axis(f"less {other.name}")
 
 
@@ -152,6 +161,9 @@ def verdicts(found: dict[str, Row], size: float, company: Sequence[str] = ()) ->
         (f"the whole gains {size}", "proposed", "densenet", "gains", size, None),
         ("deeper stacking does not help", "se5_conv5", "proposed", "no gain", 0, None),
     ]
+    if "densenet, longer" in found:
+        told = f"the whole gains {size} over the baseline trained as long"
+        claims.append((told, "proposed", "densenet, longer", "gains", size, None))
     if company:
         claims.append(
             (
@@ -165,7 +177,7 @@ def verdicts(found: dict[str, Row], size: float, company: Sequence[str] = ()) ->
         )
     table = {}
     for claim, name, other, kind, least, labels in claims:
-        if found[name].files and found[other].files:
+        if found[name].seeds & found[other].seeds:
             measured = difference(found[name], found[other], labels)
             table[claim] = {"rows": f"{name} less {other}", "verdict": verdict(measured, kind, least)} | measured
         else:

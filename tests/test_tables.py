@@ -61,6 +61,14 @@ def test_mean_and_spread_over_seeds(found, tmp_path):
     assert row["sd of seeds"] == pytest.approx(np.std(expected, ddof=1)) and row["seeds"] == 2
 
 
+def test_a_difference_is_over_the_seeds_that_both_have(found):
+    one = found["proposed"].of({"seed0"})
+    assert len(found["proposed"].files) == 2 and len(one.files) == 1
+    measured = tables.difference(one, found["densenet"])
+    own = one.ap()["mAP"].iloc[0] - found["densenet"].ap()["mAP"].iloc[0]
+    assert measured["difference"] == pytest.approx(own) and np.isnan(measured["sd of seeds"])
+
+
 def test_a_row_without_runs_says_so_and_how_to_run_it(found):
     row = tables.mean_and_spread(found.values()).loc[("gates", "proposed, logits")]
     assert row["seeds"] == 0 and pd.isna(row["mAP"])
