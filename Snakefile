@@ -21,7 +21,6 @@ RUNS, DATA = config.get("runs", "runs"), config.get("data", "data")
 FIGURES = config.get("figures", f"{RUNS}/figures")
 LAST, SEEDS = config.get("last", 4), config.get("seeds", [0])
 CHOOSE = {int(stage): rates for stage, rates in config.get("choose", {}).items()}
-ROWS = {name: row for group in paper.ROWS.values() for name, row in group.items()}
 DATASETS = {paper.name_of(dataset): dataset for dataset in config.get("datasets", ["scenes"])}
 NOTEBOOKS = Path(workflow.basedir) / "notebooks"
 STAGE = {n: f"{n:02}_train_stage{n}" for n in (1, 2, 3, 4)}
@@ -44,9 +43,9 @@ def given(key, *notebooks):
 
 PREPARE, VIEW = given("prepare", "00_prepare_data"), given("view", *SHOWN)
 OF_STAGE = {n: given(f"stage{n}", notebook) for n, notebook in STAGE.items()}
-if unknown := [name for name in config.get("rows", []) if name not in ROWS]:
-    raise StudyError(f"there is no row {unknown[0]!r}; there are {'; '.join(ROWS)}")
-ROWS = {name: row for name, row in ROWS.items() if name in config.get("rows", ROWS) and paper.row_stages(row, LAST)}
+if unknown := [name for name in config.get("rows", []) if name not in paper.ROW]:
+    raise StudyError(f"there is no row {unknown[0]!r}; there are {'; '.join(paper.ROW)}")
+ROWS = {name: row for name, row in paper.ROW.items() if name in config.get("rows", paper.ROW) and paper.row_stages(row, LAST)}
 
 
 def part_of(row, stage):

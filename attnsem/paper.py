@@ -82,6 +82,7 @@ ROWS = {  # of the tables, by name: what settings() takes; where a row ends with
         "repaired, text shuffled": REPAIRED | {"semantic_loss": 1.0} | TEXT | {"similarity_seed": 1},
     },
 }
+ROW = {name: row for named in ROWS.values() for name, row in named.items()}  # whatever its group
 CHOICES = {
     "stage": (1, 2, 3, 4),
     "variant": (*VARIANTS, *CONTROLS),
@@ -237,6 +238,13 @@ def row_stages(row: dict, last: int) -> list[int]:
     """The stages that a row goes through in tables of what stage `last` leaves; none where it needs later ones."""
     end = row.get("stage", last)
     return [stage for stage in variant(row["variant"]).stages if stage <= end] if end <= last else []
+
+
+def before(chosen: Settings) -> Settings | None:
+    """Of the stage before, None for stage 1."""
+    stages = variant(chosen.variant).stages
+    place = stages.index(chosen.stage)
+    return replace(chosen, stage=stages[place - 1]) if place else None
 
 
 def typed(name: str, value: object, kind: type) -> object:

@@ -119,22 +119,20 @@ def run_of_row(name: str, stage: int, *, dataset: str, seed: int = 0, runs: str 
 
     name: of paper.ROWS, or of any run's folder below <runs>/<dataset>. StudyError where there is none.
     """
-    rows = {name: row for group in paper.ROWS.values() for name, row in group.items()}
     folder = rooted(runs) / paper.name_of(dataset) / name / f"seed{seed}" / f"stage{stage}"
-    if name not in rows:
+    if name not in paper.ROW:
         if not Run(folder).complete:
             raise StudyError(
-                f"{name!r} is no row of the tables ({'; '.join(rows)}), and no complete run is in {folder}"
+                f"{name!r} is no row of the tables ({'; '.join(paper.ROW)}), and no complete run is in {folder}"
             )
         return Run(folder)
-    return complete_run(paper.row_settings(rows[name], stage, dataset=dataset, seed=seed), rooted(runs))
+    return complete_run(paper.row_settings(paper.ROW[name], stage, dataset=dataset, seed=seed), rooted(runs))
 
 
 def parent_of(settings: Settings, runs: Path) -> Run | None:
     """The complete run of the stage before, None for stage 1."""
-    stages = paper.variant(settings.variant).stages
-    before = stages.index(settings.stage) - 1
-    return complete_run(replace(settings, stage=stages[before]), runs) if before >= 0 else None
+    before = paper.before(settings)
+    return before and complete_run(before, runs)
 
 
 def lineage(run: Run, runs: str | Path) -> list[Run]:

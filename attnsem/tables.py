@@ -29,15 +29,16 @@ class Row:
         return _read(self.files[0][0])["labels"].tolist()
 
     @property
-    def seeds(self) -> set[str]:
-        return {path.parents[1].name for path, *_ in self.files}
+    def seeds(self) -> list[str]:
+        return [path.parents[1].name for path, *_ in self.files]
 
     def of(self, seeds: set[str]) -> "Row":
-        return replace(self, files=tuple(files for files in self.files if files[0].parents[1].name in seeds))
+        pairs = zip(self.seeds, self.files, strict=True)
+        return replace(self, files=tuple(files for seed, files in pairs if seed in seeds))
 
     def ap(self) -> pd.DataFrame:
         """AP (%) not interpolated, difficult ignored: a row a seed, columns the labels and mAP."""
-        table = pd.DataFrame([100 * metrics.average_precision(*logits(files)) for files in self.files])
+        table = pd.DataFrame([100 * metrics.average_precision(*logits(files)) for files in self.files], self.seeds)
         table.columns = self.labels
         return table.assign(mAP=table.mean(axis=1))
 
@@ -119,7 +120,7 @@ def difference(row: Row, other: Row, labels: Sequence[str] | None = None) -> dic
     low, high: 95 % interval over 1,000 resamples of the test images, the same for both; flips: the share of them in
     which the sign is another; sd: standard deviation of the difference over seeds, nan with one.
     """
-    both = row.seeds & other.seeds
+    both = {*row.seeds} & {*other.seeds}
     row, other = row.of(both), other.of(both)
     columns = slice(None) if labels is None else [row.labels.index(label) for label in labels]
     ours, theirs = (side.ap().drop(columns="mAP").iloc[:, columns].mean(axis=1) for side in (row, other))
@@ -132,7 +133,7 @@ def difference(row: Row, other: Row, labels: Sequence[str] | None = None) -> dic
 
 def differences(found: Sequence[Row], other: Row) -> pd.DataFrame:
     """`difference` of each row that has been run to `other`: a row each, columns as there."""
-    table = {row.name: difference(row, other) for row in found if row.seeds & other.seeds and row != other}
+    table = {row.name: difference(row, other) for row in found if {*row.seeds} & {*other.seeds} and row != other}
     return pd.DataFrame(table).T.rename_axis(f"less {other.name}")
 
 
@@ -177,7 +178,7 @@ def verdicts(found: dict[str, Row], size: float, company: Sequence[str] = ()) ->
         )
     table = {}
     for claim, name, other, kind, least, labels in claims:
-        if found[name].seeds & found[other].seeds:
+        if {*found[name].seeds} & {*found[other].seeds}:
             measured = difference(found[name], found[other], labels)
             table[claim] = {"rows": f"{name} less {other}", "verdict": verdict(measured, kind, least)} | measured
         else:

@@ -7,16 +7,15 @@ checkpoints, is checked where --data and --runs name it.
 import argparse
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from attnsem import StudyError, metrics, paper
+from attnsem import StudyError, metrics, paper, tables
 from attnsem.arrays import Prepared
 from attnsem.paper import ROOT
-from attnsem.results import page, with_results
+from attnsem.results import compared, page, with_results
 from attnsem.runs import Run, checksum, read_json, rooted
 
 ROUNDING = 50  # points of mAP, over the number of images, by which scores recorded in float16 may differ
@@ -41,12 +40,9 @@ def broken(results: Path = ROOT / "results") -> Iterator[str]:
 
 def broken_parent(run: Run, manifest: dict) -> Iterator[str]:
     """The parent's checkpoint and data, where it is recorded beside the run."""
-    settings = run.settings
-    stages = paper.variant(settings.variant).stages
-    if (at := stages.index(settings.stage)) == 0:
+    before, runs = paper.before(run.settings), run.folder.parents[3]
+    if before is None:
         return
-    runs = run.folder.parents[3]
-    before = replace(settings, stage=stages[at - 1])
     parent = Run.of(before, runs)
     if not parent.complete and runs.parent.name == "val":  # of learning rates that were tried, with their parents
         parent = Run.of(before, runs.parent)
@@ -104,9 +100,17 @@ def broken_tables() -> Iterator[str]:
     for name, (wanted, found) in pages.items():
         if wanted != (found or (ROOT / name).read_text()):
             yield f"{name} is not what python -m attnsem.results writes from the recorded runs"
-    for path in sorted((ROOT / "results").rglob("differences-*.csv")):
-        if pd.read_csv(path)[["difference", "low", "high"]].isna().any(axis=None):
-            yield f"{path} has differences that are none"
+
+
+def broken_differences() -> Iterator[str]:
+    """Of the tables of differences, by the means that the recorded scores have now; intervals are not drawn again."""
+    for folder, dataset, stage in compared():
+        path = folder / dataset / f"differences-stage{stage}.csv"
+        measured = {row.name: row.ap()["mAP"] for row in tables.rows(folder, dataset, stage).values() if row.files}
+        for row, less, told in pd.read_csv(path)[["row", "less", "difference"]].itertuples(index=False):
+            again = (measured[row] - measured[less]).mean()  # of the seeds that both have
+            if not abs(again - told) <= 1e-4:
+                yield f"{path} says {row} less {less} is {told}, and its scores {again:.4f}"
 
 
 def main() -> None:
@@ -115,7 +119,7 @@ def main() -> None:
     parser.add_argument("--data", help="folder of prepared data")
     given = parser.parse_args()
     results = ROOT / "results"
-    found = [*broken(results), *broken_tables()]
+    found = [*broken(results), *broken_tables(), *broken_differences()]
     if given.runs:
         found += broken_checkpoints(results, rooted(given.runs), rooted(given.runs).name)
     if given.data:
