@@ -52,7 +52,8 @@ coverage: .venv/ready
 	rm -rf build/coverage
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report --show-missing --skip-covered --precision=1
+	$(BIN)/coverage report --show-missing --skip-covered --precision=1 > benchmarks/robustness/coverage.txt
+	cat benchmarks/robustness/coverage.txt
 
 # What is recorded, link by link: make verify ARGS='--runs runs/voc2007-xception224 --data data'
 verify: .venv/ready
