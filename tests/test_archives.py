@@ -375,7 +375,7 @@ import attnsem.stages, attnsem.results, attnsem.dependencies, attnsem.explorer
 
 
 def test_photographs_are_one_file_or_what_can_be_read_of_a_folder(tmp_path, capsys):
-    with pytest.raises(StudyError, match="there is no .*nowhere; give a photograph"):
+    with pytest.raises(StudyError, match=r"there is no .*nowhere; give a photograph"):
         Photographs.of(tmp_path / "nowhere", 8)
     (tmp_path / "words.jpg").write_text("no image")
     with pytest.raises(StudyError, match="has no image in it"):
