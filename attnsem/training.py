@@ -270,12 +270,13 @@ def evaluate(fabric: Fabric, network: Network, split: Split) -> dict[str, np.nda
 
 
 def save(network: Network, optimizer: torch.optim.Optimizer, progress: Progress, run: Run, origin: dict) -> None:
-    state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "progress": asdict(progress)}
-    write_tensors(run.resume, state | {"origin": origin})
+    """The state last: what is killed before it does the epoch again and writes the same history."""
     write(
         run.folder / "history.csv",
         lambda partial: pd.DataFrame(progress.history).to_csv(partial, index=False, lineterminator="\n"),
     )
+    state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "progress": asdict(progress)}
+    write_tensors(run.resume, state | {"origin": origin})
 
 
 def restored(network: Network, optimizer: torch.optim.Optimizer, run: Run) -> Progress:

@@ -208,6 +208,22 @@ def test_a_run_that_goes_on_elsewhere_says_where_it_began(tmp_path, scenes_data,
     assert stages.train(1, **QUICK, data=scenes_data, runs=tmp_path / "whole").manifest["begun_on"] == []
 
 
+@pytest.mark.parametrize("before", [True, False])
+def test_a_kill_around_the_last_saved_state_loses_no_line_of_the_history(tmp_path, scenes_data, monkeypatch, before):
+    def killed(path, state):
+        last = len(state["progress"]["history"]) == QUICK["epochs"]
+        if not (last and before):
+            write_tensors(path, state)
+        if last:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "write_tensors", killed)
+    with pytest.raises(KeyboardInterrupt):
+        stages.train(1, **QUICK, data=scenes_data, runs=tmp_path)
+    monkeypatch.undo()
+    assert stages.train(1, **QUICK, data=scenes_data, runs=tmp_path).history["epoch"].tolist() == [1, 2]
+
+
 def test_what_a_kill_after_the_manifest_leaves_is_gone_at_the_next_call(tmp_path, scenes_data):
     run = stages.train(1, **QUICK, data=scenes_data, runs=tmp_path)
     for name in ("resume.pt", ".holder"):
