@@ -24,9 +24,8 @@ def fuzz(name: str, seconds: int) -> None:
     with tempfile.TemporaryDirectory() as corpus:
         for number, data in enumerate(seeds):
             Path(corpus, str(number)).write_bytes(data)
-        atheris.Setup(
-            [sys.argv[0], corpus, f"-max_total_time={seconds}", "-max_len=4096", "-print_final_stats=1"], once
-        )
+        limits = [f"-max_total_time={seconds}", "-max_len=4096", "-rss_limit_mb=8192"]
+        atheris.Setup([sys.argv[0], corpus, *limits, "-print_final_stats=1"], once)
         atheris.Fuzz()
 
 
