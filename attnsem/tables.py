@@ -162,19 +162,14 @@ def verdicts(found: dict[str, Row], size: float, company: Sequence[str] = ()) ->
         (f"the whole gains {size}", "proposed", "densenet", "gains", size, None),
         ("deeper stacking does not help", "se5_conv5", "proposed", "no gain", 0, None),
     ]
-    if "densenet, longer" in found:
-        told = f"the whole gains {size} over the baseline trained as long"
-        claims.append((told, "proposed", "densenet, longer", "gains", size, None))
+    longer = "densenet, longer" if "densenet, longer" in found else "densenet"
+    if longer != "densenet":
+        claims.append(
+            (f"the whole gains {size} over the baseline trained as long", "proposed", longer, "gains", size, None)
+        )
     if company:
         claims.append(
-            (
-                f"labels that often come with person gain ({', '.join(company)})",
-                "proposed",
-                "densenet",
-                "gains",
-                0,
-                company,
-            )
+            (f"labels that often come with person gain ({', '.join(company)})", "proposed", longer, "gains", 0, company)
         )
     table = {}
     for claim, name, other, kind, least, labels in claims:
