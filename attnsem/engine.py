@@ -25,7 +25,7 @@ Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 def launched(device: str, *, precision: str, processes: int = 1, nodes: int = 1) -> Fabric:
-    """Fabric on `nodes` machines with `processes` each; float32 is IEEE's, not TF32. StudyError on an unknown one."""
+    """Fabric on `nodes` machines with `processes` each, float32 IEEE's, not TF32. StudyError on an unknown device."""
     if device not in ("auto", "cpu", "cuda", "mps"):
         raise StudyError(f"parameter device must be one of auto, cpu, cuda, mps, not {device!r}")
     torch.set_float32_matmul_precision("highest")
