@@ -133,6 +133,8 @@ def fit(
     )
     model, optimizer = fabric.setup(network, optimizer)
     progress = restored(network, optimizer, run)
+    if progress.history and fabric.is_global_zero:
+        write_history(progress, run)  # a kill may have come between the state and its history
     now = environment(fabric.device)
     here = {"device": now["device"], "versions": now["versions"]}
     if progress.environments[-1:] != [here]:
@@ -270,13 +272,16 @@ def evaluate(fabric: Fabric, network: Network, split: Split) -> dict[str, np.nda
 
 
 def save(network: Network, optimizer: torch.optim.Optimizer, progress: Progress, run: Run, origin: dict) -> None:
-    """The state last: what is killed before it does the epoch again and writes the same history."""
+    state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "progress": asdict(progress)}
+    write_tensors(run.resume, state | {"origin": origin})
+    write_history(progress, run)
+
+
+def write_history(progress: Progress, run: Run) -> None:
     write(
         run.folder / "history.csv",
         lambda partial: pd.DataFrame(progress.history).to_csv(partial, index=False, lineterminator="\n"),
     )
-    state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "progress": asdict(progress)}
-    write_tensors(run.resume, state | {"origin": origin})
 
 
 def restored(network: Network, optimizer: torch.optim.Optimizer, run: Run) -> Progress:
