@@ -21,7 +21,7 @@ VIEW ?=
 .DEFAULT_GOAL := study
 
 study: .venv/ready
-	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake study --quiet rules host --config datasets='["$(DATASET)"]' 'rows=["densenet","proposed"]' \
+	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake study --quiet rules host --config datasets='["$(DATASET)"]' 'rows=["baseline","proposed"]' \
 	  source="$(SOURCE)" data="$(DATA)" runs="$(RUNS)" figures="$(FIGURES)" prepare="$(PREPARE)" stage1="$(STAGE1)" \
 	  stage2="$(STAGE2)" stage3="$(STAGE3)" stage4="$(STAGE4)" view="$(VIEW)"
 	@echo "executed notebooks: $(RUNS)/*/notebooks and beside the checkpoints, figures: $(FIGURES)"
@@ -57,7 +57,7 @@ coverage: .venv/ready
 
 # What is recorded, link by link: make verify ARGS='--runs runs/voc2007-xception224 --data data'
 verify: .venv/ready
-	$(BIN)/python -m attnsem.verify $(ARGS)
+	$(BIN)/python -m attnsem.analysis.verify $(ARGS)
 
 # 200 kills at random moments of a tiny study; a quarter of an hour on two cores.
 kills: .venv/ready

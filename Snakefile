@@ -15,6 +15,7 @@ import shlex
 from pathlib import Path
 
 from attnsem import StudyError, paper
+from attnsem.analysis import rows
 from attnsem.notebook import declared
 
 RUNS, DATA = config.get("runs", "runs"), config.get("data", "data")
@@ -43,16 +44,19 @@ def given(key, *notebooks):
 
 PREPARE, VIEW = given("prepare", "00_prepare_data"), given("view", *SHOWN)
 OF_STAGE = {n: given(f"stage{n}", notebook) for n, notebook in STAGE.items()}
-if unknown := [name for name in config.get("rows", []) if name not in paper.ROW]:
-    raise StudyError(f"there is no row {unknown[0]!r}; there are {'; '.join(paper.ROW)}")
-ROWS = {name: row for name, row in paper.ROW.items() if name in config.get("rows", paper.ROW) and paper.row_stages(row, LAST)}
+for name in config.get("rows", []):
+    if name not in rows.ROWS:
+        raise StudyError(f"there is no row {name!r}{rows.near(name)}")
+ROWS = {
+    name: row for name, row in rows.ROWS.items() if name in config.get("rows", rows.ROWS) and rows.stages_of(row, LAST)
+}
 
 
 def part_of(row, stage):
-    return paper.part_of(paper.row_settings(row, stage, dataset="scenes"))
+    return paper.part_of(rows.settings_of(row, stage, dataset="scenes"))
 
 
-PARTS = {(part_of(row, n), n): row for row in ROWS.values() for n in paper.row_stages(row, LAST)}
+PARTS = {(part_of(row, n), n): row for row in ROWS.values() for n in rows.stages_of(row, LAST)}
 
 
 def manifest(runs, dataset, row, stage, seed):
@@ -62,7 +66,7 @@ def manifest(runs, dataset, row, stage, seed):
 def all_runs():
     for dataset in DATASETS:
         for row in ROWS.values():
-            yield from (manifest(RUNS, dataset, row, paper.row_stages(row, LAST)[-1], seed) for seed in SEEDS)
+            yield from (manifest(RUNS, dataset, row, rows.stages_of(row, LAST)[-1], seed) for seed in SEEDS)
 
 
 def before(n):
@@ -70,7 +74,7 @@ def before(n):
 
     def inputs(wildcards):
         row, (runs, candidate) = PARTS[wildcards.part, n], split(wildcards.runs)
-        stages = paper.row_stages(row, LAST)
+        stages = rows.stages_of(row, LAST)
         at = stages.index(n)
         if at:
             found = {"parent": manifest(runs, wildcards.dataset, row, stages[at - 1], wildcards.seed)}

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from attnsem import StudyError
 from attnsem.datasets.dataset import Dataset
+from attnsem.files import checksum, held, read_json, rooted, write, write_json
 from attnsem.notebook import bar
-from attnsem.runs import checksum, held, read_json, rooted, write, write_json
 
 CHUNK = 64  # images between two records of progress
 

@@ -8,7 +8,7 @@ import torchvision
 from torch import Tensor, nn
 
 from attnsem import StudyError
-from attnsem.runs import load_tensors, rooted
+from attnsem.files import load_tensors, rooted
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SMALL = "densenet_small"

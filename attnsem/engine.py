@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
 from attnsem import StudyError
-from attnsem.runs import held
+from attnsem.files import held
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 

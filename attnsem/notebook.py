@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from tqdm.auto import tqdm
 
-from attnsem import StudyError
+from attnsem import StudyError, paper
 
 IN_JUPYTERLAB = "JPY_SESSION_NAME" in os.environ  # set for its kernels, not for papermill's
 DECLARED = re.compile(r"\w+: (str|int|float|bool) = ")  # how a parameters' cell of ours begins
@@ -59,3 +59,13 @@ def check_parameter(name: str, given: ast.expr, known: dict[str, ast.AnnAssign],
         raise StudyError(f"parameter {name} must be from {ranges[name][0]} to {ranges[name][-1]}, not {text}")
     if kind in ("int", "float") and value < 0:
         raise StudyError(f"parameter {name} must be 0 or more, not {text}")
+
+
+def command(settings: paper.Settings) -> str:
+    """What trains a stage with these settings."""
+    names = {1: (), 2: ("channels_per_label", "attention_objective")}.get(
+        settings.stage, ("variant", "gate", *paper.SEMANTIC)
+    )
+    given = {"dataset": settings.dataset, **paper.changed(settings, names)}
+    parameters = " ".join(f"-p {name} {value}" for name, value in given.items())
+    return f"papermill 0{settings.stage}_train_stage{settings.stage}.ipynb out.ipynb {parameters}"

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from attnsem import StudyError
 
-ROOT = Path(__file__).resolve().parents[1]
 CONVS = (256, 256, 512, 1024)  # section 2.3
 ALPHA = 0.48  # section 2.3, start value
 GATES = ("literal", "logits", "confidence", "signed", "pooled")  # ours; what the semantic part sees: model.gated
@@ -45,44 +44,6 @@ CONTROLS = {
     "shuffled": replace(VARIANTS["proposed"], shuffled=True),
 }
 
-HELD = {"alpha_min": ALPHA, "alpha_max": ALPHA}
-REPAIRED = {"variant": "proposed", "gate": "confidence"} | HELD  # chosen on VOC2007's val: CHOICES.md
-TEXT = {"similarity": "data/text/wordnet.csv"}
-ROWS = {  # of the tables, by name: what settings() takes; where a row ends with another stage than its table, that
-    "paper": {name: {"variant": name} for name in VARIANTS} | {"densenet": {"variant": "densenet", "stage": 1}},
-    "gates": {
-        f"{name}, {gate}": {"variant": name, "gate": gate}
-        for gate in ("logits", "confidence")
-        for name in ("att", "proposed", "se1_conv4", "se13_conv4", "se5_conv5")
-    },
-    "controls": {
-        **{name: {"variant": name} for name in CONTROLS},
-        **{f"{name}, α held": {"variant": name} | HELD for name in ("attended", "two_layer_fused", "se")},
-        "att, confidence, α held": REPAIRED | {"variant": "att"},
-        "repaired, shuffled": REPAIRED | {"variant": "shuffled"},
-        "densenet, longer": {"variant": "densenet", "stage": 4},
-    },
-    "repairs": {
-        "repaired": REPAIRED,
-        **{
-            f"{gate}, α held": {"variant": "proposed", "gate": gate} | HELD
-            for gate in ("literal", "logits", "signed", "pooled")
-        },
-        **{
-            f"{gate}, own loss": {"variant": "proposed", "gate": gate, "semantic_loss": 1.0}
-            for gate in GATES
-            if gate != "logits"
-        },
-        "confidence, folds": {"variant": "proposed", "gate": "confidence", "baseline_folds": 5},
-    },
-    "future work": {
-        **{f"repaired, {k} channels": REPAIRED | {"channels_per_label": k} for k in (2, 4)},
-        "repaired, own loss": REPAIRED | {"semantic_loss": 1.0},
-        "repaired, text": REPAIRED | {"semantic_loss": 1.0} | TEXT,
-        "repaired, text shuffled": REPAIRED | {"semantic_loss": 1.0} | TEXT | {"similarity_seed": 1},
-    },
-}
-ROW = {name: row for named in ROWS.values() for name, row in named.items()}  # whatever its group
 CHOICES = {
     "stage": (1, 2, 3, 4),
     "variant": (*VARIANTS, *CONTROLS),
@@ -183,16 +144,6 @@ def changed(settings: Settings, names: tuple[str, ...]) -> dict[str, object]:
     return {name: value for name in names if (value := getattr(settings, name)) != getattr(Settings, name)}
 
 
-def command(settings: Settings) -> str:
-    """What trains a stage with these settings."""
-    names = {1: (), 2: ("channels_per_label", "attention_objective")}.get(
-        settings.stage, ("variant", "gate", *SEMANTIC)
-    )
-    given = {"dataset": settings.dataset, **changed(settings, names)}
-    parameters = " ".join(f"-p {name} {value}" for name, value in given.items())
-    return f"papermill 0{settings.stage}_train_stage{settings.stage}.ipynb out.ipynb {parameters}"
-
-
 def name_of(dataset: str) -> str:
     """A data set's name: itself, or the stem of the user's CSV."""
     return Path(dataset).stem if dataset.endswith(".csv") else dataset
@@ -227,17 +178,6 @@ def rebuilt(parameters: object) -> Settings:
         raise StudyError(f"parameter dataset must be a name, not {chosen.dataset!r}")
     check(chosen)
     return chosen
-
-
-def row_settings(row: dict, stage: int, **given: object) -> Settings:
-    """Of a stage of a table's row, of ROWS."""
-    return settings(stage, **{name: value for name, value in row.items() if name != "stage"}, **given)
-
-
-def row_stages(row: dict, last: int) -> list[int]:
-    """The stages that a row goes through in tables of what stage `last` leaves; none where it needs later ones."""
-    end = row.get("stage", last)
-    return [stage for stage in variant(row["variant"]).stages if stage <= end] if end <= last else []
 
 
 def before(chosen: Settings) -> Settings | None:

@@ -16,9 +16,10 @@ from attnsem import StudyError, backbones, metrics, paper
 from attnsem.arrays import Prepared
 from attnsem.engine import fastest_precision, held_by_all, launched, memory_given_back
 from attnsem.features import cached, cached_maps
+from attnsem.files import checksum, held, rooted, write_arrays, write_json, write_tensors
 from attnsem.model import Network
 from attnsem.paper import VARIANTS, Settings, Variant
-from attnsem.runs import Run, checksum, cost, environment, held, rooted, write_arrays, write_json, write_tensors
+from attnsem.runs import Run, cost, environment, lineage, parent_of
 from attnsem.semantics import similarity
 from attnsem.training import Progress, Split, evaluate, fit, out_of_fold, seed_torch
 
@@ -100,45 +101,6 @@ def refuse_other(run: Run, found: dict, wanted: dict) -> None:
     for name, what in {"parent_sha256": "its parent stage", "data_fingerprint": "the prepared data"}.items():
         if found[name] != wanted[name]:
             raise StudyError(f"{what} has changed since {run.folder} was trained; delete that folder to train it anew")
-
-
-def complete_run(settings: Settings, runs: Path) -> Run:
-    """The run of a stage; StudyError naming notebook and parameters where it is not complete."""
-    run = Run.of(settings, runs)
-    if not run.complete:
-        elsewhere = f" -p runs {runs}" if runs != rooted("runs") else ""
-        raise StudyError(
-            f"stage {settings.stage} is not complete in {run.folder}; run: {paper.command(settings)} "
-            f"-p seed {settings.seed}{elsewhere}"
-        )
-    return run
-
-
-def run_of_row(name: str, stage: int, *, dataset: str, seed: int = 0, runs: str | Path = "runs") -> Run:
-    """The complete run of a table's row at a stage that it goes through, stage 1 for `densenet`.
-
-    name: of paper.ROWS, or of any run's folder below <runs>/<dataset>. StudyError where there is none.
-    """
-    folder = rooted(runs) / paper.name_of(dataset) / name / f"seed{seed}" / f"stage{stage}"
-    if name not in paper.ROW:
-        if not Run(folder).complete:
-            raise StudyError(
-                f"{name!r} is no row of the tables ({'; '.join(paper.ROW)}), and no complete run is in {folder}"
-            )
-        return Run(folder)
-    return complete_run(paper.row_settings(paper.ROW[name], stage, dataset=dataset, seed=seed), rooted(runs))
-
-
-def parent_of(settings: Settings, runs: Path) -> Run | None:
-    """The complete run of the stage before, None for stage 1."""
-    before = paper.before(settings)
-    return before and complete_run(before, runs)
-
-
-def lineage(run: Run, runs: str | Path) -> list[Run]:
-    """The run and those it stands on, stage 1 first."""
-    parent = parent_of(run.settings, rooted(runs))
-    return [*(lineage(parent, runs) if parent else ()), run]
 
 
 def literal_attention(settings: Settings) -> bool:

@@ -15,12 +15,13 @@ from attnsem import StudyError
 from attnsem.arrays import Images, Views, batches
 from attnsem.engine import ahead, compiled, largest_batch, share_batchnorm
 from attnsem.features import Features
+from attnsem.files import load_tensors, write, write_tensors
 from attnsem.losses import multilabel_loss, softened
 from attnsem.metrics import mean_average_precision
 from attnsem.model import Classifier, Network
 from attnsem.notebook import bar
 from attnsem.paper import Settings
-from attnsem.runs import Run, environment, load_tensors, write, write_tensors
+from attnsem.runs import Run, environment
 
 LOGITS = ("baseline", "attended", "semantic", "fused")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from attnsem.engine import fastest_precision
-from attnsem.runs import environment, write_json
+from attnsem.files import write_json
+from attnsem.runs import environment
 from benchmarks import rows
 from benchmarks.measure import Limits, as_dict, heading
 from benchmarks.report import RESULTS, write_report

@@ -15,8 +15,9 @@ import pandas as pd
 from attnsem import stages
 from attnsem.arrays import prepare
 from attnsem.datasets import scenes
+from attnsem.files import read_json, rooted, write_json
 from attnsem.paper import settings
-from attnsem.runs import environment, read_json, rooted, write_json
+from attnsem.runs import environment
 from benchmarks.report import RESULTS, write_report
 
 SEEDS, VIEWS = (0, 1, 2), (0, 1, 4)

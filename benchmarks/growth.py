@@ -19,12 +19,13 @@ import torch
 from lightning_fabric import Fabric
 
 from attnsem import stages, training
+from attnsem.analysis.figures import growth
 from attnsem.arrays import Images
 from attnsem.engine import fastest_precision, launched
 from attnsem.features import Features
-from attnsem.figures import growth
-from attnsem.paper import ROOT, Settings
-from attnsem.runs import environment, write_figure, write_json
+from attnsem.files import ROOT, write_figure, write_json
+from attnsem.paper import Settings
+from attnsem.runs import environment
 from attnsem.training import Split
 from benchmarks.measure import seconds
 from benchmarks.report import RESULTS, write_report

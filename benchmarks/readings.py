@@ -16,10 +16,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from attnsem import model, paper, stages, tables
+from attnsem import model, paper, stages
+from attnsem.analysis import tables
+from attnsem.analysis.rows import run_of_row
+from attnsem.analysis.tables import Row
+from attnsem.files import rooted, write_table
 from attnsem.model import Fusion, SEBlock, SemanticPart
-from attnsem.runs import rooted, write_table
-from attnsem.tables import Row
 
 KEPT = ("feature_cache", "batch_size", "epochs", "lr", "lr_step", "precision")
 
@@ -92,7 +94,7 @@ class Reading:
 
     choice: str
     name: str
-    row: str = "repaired"
+    row: str = "proposed, confidence gate, α fixed"
     patched: tuple = ()
     times: int = 1
     stage2: bool = False
@@ -104,10 +106,10 @@ READINGS = [
     Reading("8", "SE reduction 4", patched=(model, "SEBlock", reduced(4))),
     Reading("8", "SE reduction 32", patched=(model, "SEBlock", reduced(32))),
     Reading("9", "no biases in SE's layers", patched=(model, "SEBlock", WithoutBiases)),
-    Reading("10", "α by a sigmoid", row="proposed, confidence", patched=(model, "Fusion", SigmoidFusion)),
+    Reading("10", "α by a sigmoid", row="proposed, confidence gate", patched=(model, "Fusion", SigmoidFusion)),
     Reading("12", "three times the epochs", times=3),
     Reading("19", "S from stage 1's classifier", stage2=True),
-    Reading("19", "S from stage 1's classifier", row="attended, α held", stage2=True),
+    Reading("19", "S from stage 1's classifier", row="attention pooling, α fixed", stage2=True),
 ]
 
 
@@ -125,10 +127,10 @@ def read_so(reading: Reading) -> Iterator[None]:
 
 def measured(reading: Reading, dataset: str, runs: Path, data: Path) -> dict:
     """The row's mAP with that reading less its mAP as recorded in `runs`, on the same test images."""
-    usual = stages.run_of_row(reading.row, 3, dataset=dataset, runs=runs)
+    usual = run_of_row(reading.row, 3, dataset=dataset, runs=runs)
     place, parents = runs.with_name(f"{runs.name}-readings") / reading.name.replace(" ", "-"), runs
     if reading.stage2:
-        second = stages.run_of_row(reading.row, 2, dataset=dataset, runs=runs)
+        second = run_of_row(reading.row, 2, dataset=dataset, runs=runs)
         own = {name: getattr(second.settings, name) for name in KEPT}
         with read_so(reading):
             stages.train(2, dataset=dataset, runs=place, parents=runs, data=data, **own)

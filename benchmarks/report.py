@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from attnsem.paper import ROOT
-from attnsem.results import as_markdown
-from attnsem.runs import read_json, write
+from attnsem.analysis.results import as_markdown
+from attnsem.files import ROOT, read_json, write
 from benchmarks.measure import Row, heading, line
 
 RESULTS = ROOT / "benchmarks/results"

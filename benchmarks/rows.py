@@ -21,9 +21,10 @@ from attnsem import datasets, engine, metrics, stages, training
 from attnsem.arrays import Prepared, prepare
 from attnsem.datasets import scenes
 from attnsem.engine import fastest_precision, launched
+from attnsem.files import ROOT
 from attnsem.losses import multilabel_loss
 from attnsem.model import Network
-from attnsem.paper import ROOT, Settings
+from attnsem.paper import Settings
 from attnsem.training import Split
 from benchmarks import plain
 from benchmarks.measure import Limits, Row, compare, seconds

@@ -32,7 +32,8 @@ def fuzz(name: str, seconds: int) -> None:
 def main() -> None:
     if len(sys.argv) == 3:
         fuzz(sys.argv[1], int(sys.argv[2]))
-    from attnsem.runs import environment, write_json
+    from attnsem.files import write_json
+    from attnsem.runs import environment
     from tests.parsers import PARSERS, ROOT
 
     seconds, found = int(sys.argv[1]), {}

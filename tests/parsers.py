@@ -8,10 +8,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from attnsem import published, semantics, verify
+from attnsem import semantics
+from attnsem.analysis import published, verify
 from attnsem.datasets import mirflickr, voc2007
-from attnsem.paper import ROOT
-from attnsem.runs import Run, load_tensors
+from attnsem.files import ROOT, load_tensors
+from attnsem.runs import Run
 
 RECORDED = ROOT / "results/xception224/voc2007/densenet/seed0/stage1"
 PLACE = Path(tempfile.mkdtemp(prefix="attnsem-parsers-"))

@@ -13,7 +13,7 @@ from PIL import Image
 from attnsem import StudyError, arrays
 from attnsem.arrays import Prepared, Views, batches, prepare
 from attnsem.datasets import scenes
-from attnsem.paper import ROOT
+from attnsem.files import ROOT
 
 SIZES = {"train_size": 40, "image_size": 32}
 

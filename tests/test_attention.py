@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from attnsem import attention
-from attnsem.attention import Channels
+from attnsem.analysis import attention
+from attnsem.analysis.attention import Channels
 
 LABELS = ("cat", "dog")
 

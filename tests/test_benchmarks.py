@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from attnsem import metrics, stages
-from attnsem.paper import ROOT, settings
+from attnsem.files import ROOT
+from attnsem.paper import settings
 from benchmarks import plain, readings, report
 from benchmarks.measure import Limits, compare
 

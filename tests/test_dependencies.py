@@ -8,8 +8,8 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from attnsem import dependencies
-from attnsem.attention import Channels
+from attnsem.analysis import dependencies
+from attnsem.analysis.attention import Channels
 from attnsem.datasets import scenes
 from attnsem.model import Network
 from attnsem.paper import CONTROLS, VARIANTS

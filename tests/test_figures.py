@@ -9,9 +9,9 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from attnsem.figures import differences, growth, label_bars, label_columns, label_distribution, learning_curves
-from attnsem.pictures import AttendedImage, attention_over_images, example_images, predictions
-from attnsem.tables import with_best_marked
+from attnsem.analysis.figures import differences, growth, label_bars, label_columns, label_distribution, learning_curves
+from attnsem.analysis.pictures import AttendedImage, attention_over_images, example_images, predictions
+from attnsem.analysis.tables import with_best_marked
 
 IMAGE = np.zeros((32, 48, 3), np.uint8)
 BOX = ("cat", 0.25, 0.5, 0.75, 1.0)

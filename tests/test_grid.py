@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from attnsem.paper import ROOT
+from attnsem.files import ROOT
 
 GRIDS = sorted((ROOT / "grids").glob("*.yaml"))
 
@@ -31,7 +31,7 @@ def counts(told):
 
 def test_variants_gates_and_seeds_share_their_stages(tmp_path):
     code, told = snakemake(
-        "-n", "--configfile", "grids/scenes.yaml", runs=str(tmp_path), rows=["att", "proposed", "proposed, logits"]
+        "-n", "--configfile", "grids/scenes.yaml", runs=str(tmp_path), rows=["att", "proposed", "proposed, logits gate"]
     )
     assert code == 0, told
     assert counts(told) == {"prepare": 1, "stage1": 3, "stage2": 3, "stage3": 9, "table": 4, "grid": 1}
@@ -61,7 +61,7 @@ def test_every_grid_has_a_plan_here_and_the_papers_on_a_cluster(profile, path, t
             {"stage3": "-p epoch 3"},
             "stage3: 03_train_stage3 has no parameter 'epoch'; there are dataset, seed, variant",
         ),
-        ({"rows": ["proposal"]}, "there is no row 'proposal'; there are densenet; att;"),
+        ({"rows": ["proposal"]}, "there is no row 'proposal'; did you mean 'proposed'"),
     ],
 )
 def test_a_misspelt_name_is_refused_before_anything_runs(config, words, tmp_path):
@@ -90,7 +90,7 @@ def test_a_failed_run_stops_its_branch_and_is_kept_to_be_read(tmp_path):
     """`confidence, folds` needs a backbone that stood still in stage 1, which it does not here."""
     tiny = {f"stage{n}": "-p epochs 1 -p batch_size 64" for n in (1, 2, 3)} | {"prepare": "-p partial True"}
     tiny |= {"runs": str(tmp_path / "my runs"), "data": str(tmp_path / "my data"), "last": 3}
-    rows = ["densenet", "attended", "confidence, folds"]
+    rows = ["baseline", "attention pooling", "proposed, confidence gate, out-of-fold baseline"]
     code, told = snakemake("grid", "--omit-from", "table", rows=rows, **tiny)
     assert code != 0
     runs = tmp_path / "my runs/scenes"

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from attnsem.datasets import read_image, scenes
-from attnsem.paper import ROOT
+from attnsem.files import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 

@@ -1,7 +1,8 @@
 import pytest
 
 from attnsem import StudyError
-from attnsem.paper import ROWS, inherit, part_of, row_settings, row_stages, settings
+from attnsem.analysis.rows import ROWS, settings_of, stages_of
+from attnsem.paper import inherit, part_of, settings
 
 
 def test_defaults_are_the_papers():
@@ -62,20 +63,20 @@ def test_a_later_stage_takes_what_the_run_decided_in_stage_1():
 
 def test_every_row_has_a_folder_of_its_own():
     for last in (3, 4):
-        named = [row for group in ROWS.values() for row in group.values() if row_stages(row, last)]
+        named = [row for row in ROWS.values() if stages_of(row, last)]
         folders = [
-            (part_of(row_settings(row, row_stages(row, last)[-1], dataset="scenes")), row_stages(row, last)[-1])
+            (part_of(settings_of(row, stages_of(row, last)[-1], dataset="scenes")), stages_of(row, last)[-1])
             for row in named
         ]
         assert len(set(folders)) == len(folders)
 
 
 def test_stages_of_a_row():
-    assert row_stages(ROWS["paper"]["densenet"], 4) == [1] and row_stages(ROWS["paper"]["proposed"], 3) == [1, 2, 3]
-    assert row_stages(ROWS["controls"]["densenet, longer"], 4) == [1, 4]
-    assert row_stages(ROWS["controls"]["densenet, longer"], 3) == []
+    assert stages_of(ROWS["baseline"], 4) == [1] and stages_of(ROWS["proposed"], 3) == [1, 2, 3]
+    assert stages_of(ROWS["baseline, trained longer"], 4) == [1, 4]
+    assert stages_of(ROWS["baseline, trained longer"], 3) == []
 
 
 def test_a_folder_names_what_is_not_the_papers():
-    settings = row_settings(ROWS["repairs"]["repaired"], 3, dataset="voc2007")
+    settings = settings_of(ROWS["proposed, confidence gate, α fixed"], 3, dataset="voc2007")
     assert part_of(settings) == "proposed-confidence-alpha_min0.48-alpha_max0.48"

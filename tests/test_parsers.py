@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from attnsem import StudyError
 from attnsem.datasets import mirflickr, voc2007
-from attnsem.runs import load_tensors
+from attnsem.files import load_tensors
 from tests.parsers import PARSERS, PLACE, written
 
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from attnsem import stages
+from attnsem.files import held
 from attnsem.paper import settings
-from attnsem.runs import held
+from attnsem.runs import complete_run
 
 GIVEN = {"dataset": "scenes", "epochs": 2, "lr": 0.001, "lr_step": 1, "batch_size": 11} | {
     "precision": "32-true",
@@ -46,7 +47,7 @@ def test_curves_weights_and_scores_are_those_of_one_process(alone, tmp_path, dat
     shutil.rmtree(next(runs.glob(f"scenes/*/seed0/stage{stage}")))
     done = two_processes(stage, **GIVEN, data=data, runs=runs)
     assert done.returncode == 0, done.stderr
-    one, two = (stages.complete_run(settings(stage, dataset="scenes"), folder) for folder in (alone, runs))
+    one, two = (complete_run(settings(stage, dataset="scenes"), folder) for folder in (alone, runs))
     assert (one.manifest["processes"], two.manifest["processes"]) == (1, 2)
     curves = one.history.drop(columns="mAP"), two.history.drop(columns="mAP")  # one pair of 32 images may swap ranks
     pd.testing.assert_frame_equal(*curves, rtol=1e-4)

@@ -7,9 +7,8 @@ import tomllib
 import pandas as pd
 import pytest
 
-from attnsem import results, verify
-from attnsem.paper import ROOT
-from attnsem.runs import checksum, read_json
+from attnsem.analysis import results, verify
+from attnsem.files import ROOT, checksum, read_json
 
 LOCK = (ROOT / "requirements.lock").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

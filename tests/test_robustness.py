@@ -15,9 +15,8 @@ import pytest
 import torch
 
 from attnsem import StudyError, stages, training
+from attnsem.files import ROOT, held, write, write_arrays, write_tensors
 from attnsem.model import Network
-from attnsem.paper import ROOT
-from attnsem.runs import held, write, write_arrays, write_tensors
 from tests import kills
 
 QUICK = {"dataset": "scenes", "epochs": 2, "lr_step": 1, "batch_size": 8, "precision": "32-true", "device": "cpu"}

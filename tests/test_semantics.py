@@ -6,8 +6,8 @@ import torch
 
 from attnsem import StudyError
 from attnsem.datasets import mirflickr, scenes, voc2007
+from attnsem.files import ROOT
 from attnsem.losses import softened
-from attnsem.paper import ROOT
 from attnsem.semantics import similarity
 
 WORDNET = ROOT / "data/text/wordnet.csv"

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from attnsem import StudyError, metrics, stages, training
+from attnsem.analysis.results import labels_table, parts_table, stages_table
 from attnsem.arrays import Prepared, prepare
 from attnsem.datasets import scenes
 from attnsem.features import Features
+from attnsem.files import held
 from attnsem.paper import settings
-from attnsem.results import labels_table, parts_table, stages_table
-from attnsem.runs import held
+from attnsem.runs import complete_run, lineage
 
 QUICK = {"dataset": "scenes", "epochs": 2, "lr_step": 1, "batch_size": 8, "feature_cache": 0} | {
     "precision": "32-true",
@@ -50,7 +51,7 @@ def train(tmp_path, runs, scenes_data):
 
 
 def run_of(runs, stage):
-    return stages.complete_run(settings(stage, dataset="scenes"), runs)
+    return complete_run(settings(stage, dataset="scenes"), runs)
 
 
 def state_of(runs, stage):
@@ -116,7 +117,7 @@ def test_stage_2_has_stage_1s_baseline_and_stage_4_its_own(runs):
 
 def test_tables_come_from_score_files(runs):
     last = run_of(runs, 4)
-    table = stages_table(stages.lineage(last, runs))
+    table = stages_table(lineage(last, runs))
     assert list(table.index) == ["stage 1", "stage 2", "stage 3", "stage 4"] and table.shape[1] == 9
     assert list(parts_table(last).index) == ["y′", "ŷ_att", "ỹ", "ŷ"]
     found = last.scores()

@@ -8,8 +8,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score
 
-from attnsem import StudyError, paper, published, results, tables
-from attnsem.runs import NAMED, Run, checksum, write_arrays, write_json
+from attnsem import StudyError
+from attnsem.analysis import published, results, tables
+from attnsem.analysis.rows import ROWS, settings_of
+from attnsem.files import checksum, write_arrays, write_json
+from attnsem.runs import NAMED, Run
 
 LABELS = ["person", "bottle", "sky"]
 
@@ -20,7 +23,7 @@ def leave(folder, row, seed, quality, stage=3, **given):
     targets = (random.random((300, 3)) < 0.3).astype(np.int8)
     targets[:, 1] &= targets[:, 0]  # no bottle without a person
     targets[0] = -1
-    settings = paper.row_settings(paper.ROWS["paper"][row], stage, dataset="scenes", seed=seed, **given)
+    settings = settings_of(ROWS[row], stage, dataset="scenes", seed=seed, **given)
     run = Run.of(settings, folder)
     noise = np.random.default_rng((seed, stage)).normal(size=targets.shape)
     scores = (quality * targets + noise).astype(np.float32)
@@ -38,7 +41,7 @@ def leave(folder, row, seed, quality, stage=3, **given):
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for seed in (0, 1):
-        leave(folder, "densenet", seed, 1.0, stage=1)
+        leave(folder, "baseline", seed, 1.0, stage=1)
         leave(folder, "proposed", seed, 2.0)
     leave(folder, "se", 0, 0.2)
     return folder
@@ -64,13 +67,13 @@ def test_mean_and_spread_over_seeds(found, tmp_path):
 def test_a_difference_is_over_the_seeds_that_both_have(found):
     one = found["proposed"].of({"seed0"})
     assert len(found["proposed"].files) == 2 and len(one.files) == 1
-    measured = tables.difference(one, found["densenet"])
-    own = one.ap()["mAP"].iloc[0] - found["densenet"].ap()["mAP"].iloc[0]
+    measured = tables.difference(one, found["baseline"])
+    own = one.ap()["mAP"].iloc[0] - found["baseline"].ap()["mAP"].iloc[0]
     assert measured["difference"] == pytest.approx(own) and np.isnan(measured["sd of seeds"])
 
 
 def test_a_row_without_runs_says_so_and_how_to_run_it(found):
-    row = tables.mean_and_spread(found.values()).loc[("gates", "proposed, logits")]
+    row = tables.mean_and_spread(found.values()).loc[("gates", "proposed, logits gate")]
     assert row["seeds"] == 0 and pd.isna(row["mAP"])
     assert row["runs"] == "not run: papermill 03_train_stage3.ipynb out.ipynb -p dataset scenes -p gate logits"
 
@@ -81,25 +84,25 @@ def test_an_interrupted_run_is_no_row(runs, tmp_path):
     next(tmp_path.rglob("manifest.json")).unlink()
     with pytest.raises(StudyError, match="has no complete run of scenes up to stage 3; name a folder"):
         tables.rows(tmp_path, "scenes", 3)
-    leave(tmp_path, "densenet", 0, 1.0, stage=1)
+    leave(tmp_path, "baseline", 0, 1.0, stage=1)
     assert not tables.rows(tmp_path, "scenes", 3)["proposed"].files
 
 
 def test_a_difference_has_the_interval_of_paired_resamples(found):
-    measured = tables.difference(found["proposed"], found["densenet"])
+    measured = tables.difference(found["proposed"], found["baseline"])
     assert measured["difference"] == pytest.approx(
-        found["proposed"].ap()["mAP"].mean() - found["densenet"].ap()["mAP"].mean()
+        found["proposed"].ap()["mAP"].mean() - found["baseline"].ap()["mAP"].mean()
     )
     assert measured["low"] < measured["difference"] < measured["high"] and measured["flips"] == 0
     same = tables.difference(found["proposed"], found["proposed"])
     assert same["difference"] == same["low"] == same["high"] == same["sd of seeds"] == 0
-    turned = tables.difference(found["densenet"], found["proposed"])
+    turned = tables.difference(found["baseline"], found["proposed"])
     assert (turned["low"], turned["high"]) == pytest.approx((-measured["high"], -measured["low"]))
 
 
 def test_a_difference_over_some_labels(found):
-    ours, theirs = (found[name].ap().mean() for name in ("proposed", "densenet"))
-    measured = tables.difference(found["proposed"], found["densenet"], ["bottle"])
+    ours, theirs = (found[name].ap().mean() for name in ("proposed", "baseline"))
+    measured = tables.difference(found["proposed"], found["baseline"], ["bottle"])
     assert measured["difference"] == pytest.approx(ours["bottle"] - theirs["bottle"])
 
 
@@ -126,13 +129,13 @@ def test_verdicts_follow_from_the_interval(low, high, claim, size, word):
 
 
 def test_verdicts_name_what_has_not_been_run(found):
-    table = tables.verdicts(found, 0.5, tables.company("person", found["densenet"]))
+    table = tables.verdicts(found, 0.5, tables.company("person", found["baseline"]))
     assert list(table["verdict"]) == ["not run", "holds", "holds", "not run", "holds"]
     assert table.index[-1].endswith("(bottle)")
 
 
 def test_the_average_of_two_baselines_is_of_their_logits(found, tmp_path):
-    (targets, one), (_, two) = (leave(tmp_path, "densenet", seed, 1.0, stage=1) for seed in (0, 1))
+    (targets, one), (_, two) = (leave(tmp_path, "baseline", seed, 1.0, stage=1) for seed in (0, 1))
     counted = targets[:, 2] >= 0
     expected = 100 * average_precision_score(targets[counted, 2], (one + two)[counted, 2])
     assert found[tables.AVERAGED].ap()["sky"].tolist() == pytest.approx([expected, expected])
@@ -166,7 +169,7 @@ def test_differences_are_written_and_shown(runs, tmp_path):
     assert results.compared(tmp_path) == [(tmp_path / "here", "scenes", 3)]
     results.compare(tmp_path)
     shown = results.summary(tmp_path / "here", "scenes", 3).set_index("row")
-    assert shown.loc["proposed", "less densenet"].startswith("+") and shown.loc["se", "less densenet"].startswith("-")
+    assert shown.loc["proposed", "less baseline"].startswith("+") and shown.loc["se", "less baseline"].startswith("-")
     assert list(results.verdict_lines(tmp_path / "here", "scenes", 3)["verdict"]) == ["holds", "holds", "holds"]
 
 

@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 
-from attnsem import stages, verify
-from attnsem.results import record
+from attnsem import stages
+from attnsem.analysis import verify
+from attnsem.analysis.results import record
 
 QUICK = {"dataset": "scenes", "epochs": 1, "batch_size": 8, "precision": "32-true", "device": "cpu"}
 

@@ -8,7 +8,7 @@ from attnsem import StudyError
 from attnsem.datasets import mirflickr, scenes, table, voc2007
 from attnsem.datasets.dataset import Dataset
 from attnsem.datasets.images import read_image
-from attnsem.runs import rooted, write
+from attnsem.files import rooted, write
 
 __all__ = ["NAMES", "Dataset", "load", "publish_split", "read_image"]
 

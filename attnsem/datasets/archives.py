@@ -17,8 +17,8 @@ from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from attnsem import StudyError
+from attnsem.files import held, write
 from attnsem.notebook import bar
-from attnsem.runs import held, write
 
 MOST_BYTES = 32 * 2**30  # unpacked; ten times MIRFlickr-25k
 TIMEOUT = 30  # seconds without a byte

@@ -14,14 +14,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from attnsem import metrics, stages, tables
+from attnsem import metrics, stages
+from attnsem.analysis import tables
+from attnsem.analysis.attention import Channels
+from attnsem.analysis.tables import Row
 from attnsem.arrays import Prepared, batches
-from attnsem.attention import Channels
 from attnsem.engine import launched, memory_given_back
 from attnsem.features import cached
+from attnsem.files import rooted
 from attnsem.model import Network, attended_logits, shuffled
-from attnsem.runs import Run, rooted
-from attnsem.tables import Row
+from attnsem.runs import Run
 from attnsem.training import out_of_fold
 
 INTERVENTIONS = ("removed", "of another image", "uniform")

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from attnsem import StudyError, stages
+from attnsem.analysis.pictures import AttendedImage
 from attnsem.arrays import Prepared
 from attnsem.engine import largest_batch, launched, memory_given_back
 from attnsem.features import cached
+from attnsem.files import rooted
 from attnsem.model import gated, spatial_softmax
-from attnsem.pictures import AttendedImage
-from attnsem.runs import Run, rooted
+from attnsem.runs import Run
 from attnsem.training import Split
 
 TOLERANCE = 0.03  # of a side: 15 pixels of 500, as in Zhang et al. 2016's pointing game

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from attnsem.figures import COLOURS, FONT, WIDTH, name_rows, styled, subplots
+from attnsem.analysis.figures import COLOURS, FONT, WIDTH, name_rows, styled, subplots
 
 HEAT = "plasma"
 CHANNELS_SHOWN = 4

@@ -1,4 +1,4 @@
-"""What is recorded of runs under results/, and the tables that `python -m attnsem.results` writes from it."""
+"""What is recorded of runs under results/, and the tables that `python -m attnsem.analysis.results` writes from it."""
 
 import argparse
 import sys
@@ -8,16 +8,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from attnsem import metrics, tables
-from attnsem.paper import ROOT
-from attnsem.runs import Run, checksum, read_json, rooted, write, write_arrays, write_json
+from attnsem import metrics
+from attnsem.analysis import tables
+from attnsem.analysis.rows import BASELINE, LONGER, REPAIR
+from attnsem.files import ROOT, checksum, read_json, rooted, write, write_arrays, write_json
+from attnsem.runs import Run
 
 PARTS = {"baseline": "y′", "attended": "ŷ_att", "semantic": "ỹ", "fused": "ŷ"}
 KEPT = ("history.csv", "metrics.json")
-LESS = ("densenet", "densenet, longer", "attended, α held", "se, α held")  # what the other rows are compared with
+LESS = (
+    "baseline",
+    "baseline, trained longer",
+    "attention pooling, α fixed",
+    "se, α fixed",
+)  # what the other rows are compared with
 PAGE = """# Recorded runs
 
-Written by `python -m attnsem.results`; none of it is typed. A folder is `<recorded>/<dataset>/<row>/seed<k>/stage<n>`:
+Written by `python -m attnsem.analysis.results`; none of it is typed. A folder is
+`<recorded>/<dataset>/<row>/seed<k>/stage<n>`:
 `scores.npz` has ids, labels, targets and the logits of what the stage trains (float16), `metrics.json` the nine
 readings of the full scores and the mAP of each part, `history.csv` an epoch a line, `manifest.json` parameters,
 revision, versions, machine, seconds and checksums. Below `val/` are the runs by which learning rates were chosen,
@@ -27,9 +35,9 @@ mAP in %, not interpolated, difficult ignored, unless named: y′ is the backbon
 with confidence maps, ỹ the semantic part or the control that stands in its place, ŷ the fusion.
 """
 TELLING = (  # rows that the README shows; results/README.md has all
-    *("densenet", "att", "se", "proposed", "se5_conv5", "proposed, confidence"),
-    *("densenet, longer", "attended, α held", "se, α held", "two_layer", "repaired, shuffled"),
-    *("repaired", "confidence, folds", "pooled, own loss", "repaired, 4 channels", "repaired, text"),
+    *(BASELINE, "att", "se", "proposed", "se5_conv5", "proposed, confidence gate", LONGER, *LESS[2:], "two_layer"),
+    *("shuffled, confidence gate, α fixed", REPAIR, "proposed, confidence gate, out-of-fold baseline"),
+    *("proposed, pooled gate, semantic loss", f"{REPAIR}, 4 channels", f"{REPAIR}, text similarity"),
 )
 MARKS = "<!-- results -->\n", "<!-- end of results -->"
 
@@ -97,7 +105,7 @@ def compare(results: Path = ROOT / "results", name: str | None = None) -> None:
             less.append(table.assign(less=other))
         place = folder / dataset
         write_csv(place / f"differences-stage{stage}.csv", pd.concat(less).round(4))
-        company = tables.company("person", found["densenet"])
+        company = tables.company("person", found[BASELINE])
         size = tables.stated_gain(dataset)
         write_csv(place / f"verdicts-stage{stage}.csv", tables.verdicts(found, size, company).reset_index().round(4))
 

@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from attnsem import StudyError, metrics, paper
-from attnsem.runs import Run, rooted
+from attnsem import StudyError, metrics
+from attnsem.analysis.rows import BASELINE, GROUPS, LONGER, settings_of, stages_of
+from attnsem.files import rooted
+from attnsem.notebook import command
+from attnsem.runs import Run
 
 LITTLE = 0.25  # points of mAP; half of what the paper claims on VOC2007
 AVERAGED = "two baselines averaged"
@@ -64,27 +67,27 @@ def _bootstrap(files: tuple[Path, ...]) -> np.ndarray:
 
 
 def rows(runs: str | Path, dataset: str, stage: int) -> dict[str, Row]:
-    """Every row of paper.ROWS after that stage, by name; without files where it has not been run.
+    """Every row of rows.GROUPS after that stage, by name; without files where it has not been run.
 
     runs: a folder of runs, or of what is recorded of them under results/. StudyError where it has none.
     """
     found, folder = {}, rooted(runs)
-    for group, named in paper.ROWS.items():
+    for group, named in GROUPS.items():
         for name, row in named.items():
-            if stages := paper.row_stages(row, stage):
-                settings = paper.row_settings(row, stages[-1], dataset=dataset)
+            if stages := stages_of(row, stage):
+                settings = settings_of(row, stages[-1], dataset=dataset)
                 files = sorted(Run.of(settings, folder).folder.parents[1].glob(f"seed*/stage{stages[-1]}/scores.npz"))
                 complete = tuple((file,) for file in files if Run(file.parent).complete)
-                found[name] = Row(group, name, paper.command(settings), complete)
+                found[name] = Row(group, name, command(settings), complete)
     if not any(row.files for row in found.values()):
         raise StudyError(
             f"{folder} has no complete run of {dataset} up to stage {stage}; name a folder that has by -p runs, or run "
             "a grid (README.md)"
         )
-    seeds = [file for (file,) in found["densenet"].files]
+    seeds = [file for (file,) in found[BASELINE].files]
     pairs = tuple(zip(seeds, seeds[1:] + seeds[:1], strict=True)) if len(seeds) > 1 else ()
-    found[AVERAGED] = Row("controls", AVERAGED, found["densenet"].command, pairs)
-    return dict(sorted(found.items(), key=lambda item: list(paper.ROWS).index(item[1].group)))
+    found[AVERAGED] = Row("controls", AVERAGED, found[BASELINE].command, pairs)
+    return dict(sorted(found.items(), key=lambda item: list(GROUPS).index(item[1].group)))
 
 
 def seeds(found: dict[str, Row]) -> list[str]:
@@ -157,13 +160,13 @@ def verdict(measured: dict[str, float], claim: str, size: float = 0.0) -> str:
 def verdicts(found: dict[str, Row], size: float, company: Sequence[str] = ()) -> pd.DataFrame:
     """The paper's claims on what has been run. size: the gain it states; company: labels often seen with person."""
     claims = [
-        ("attention alone changes little", "att", "densenet", "little", 0, None),
-        ("SE and convs without attention hurt", "se", "densenet", "loses", 0, None),
-        (f"the whole gains {size}", "proposed", "densenet", "gains", size, None),
+        ("attention alone changes little", "att", "baseline", "little", 0, None),
+        ("SE and convs without attention hurt", "se", "baseline", "loses", 0, None),
+        (f"the whole gains {size}", "proposed", "baseline", "gains", size, None),
         ("deeper stacking does not help", "se5_conv5", "proposed", "no gain", 0, None),
     ]
-    longer = "densenet, longer" if "densenet, longer" in found else "densenet"
-    if longer != "densenet":
+    longer = LONGER if LONGER in found else BASELINE
+    if longer != BASELINE:
         claims.append(
             (f"the whole gains {size} over the baseline trained as long", "proposed", longer, "gains", size, None)
         )

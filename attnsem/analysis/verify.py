@@ -1,4 +1,4 @@
-"""`python -m attnsem.verify`: every link from the data to the tables of what is recorded, and which of them is broken.
+"""`python -m attnsem.analysis.verify`: every link from the data to the tables of results, and which is broken.
 
 data fingerprint → arrays → checkpoints of the stages → scores → metrics → tables. What is not committed, data and
 checkpoints, is checked where --data and --runs name it.
@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from attnsem import StudyError, metrics, paper, tables
+from attnsem import StudyError, metrics, paper
+from attnsem.analysis import tables
+from attnsem.analysis.results import compared, page, with_results
 from attnsem.arrays import Prepared
-from attnsem.paper import ROOT
-from attnsem.results import compared, page, with_results
-from attnsem.runs import Run, checksum, read_json, rooted
+from attnsem.files import ROOT, checksum, read_json, rooted
+from attnsem.runs import Run
 
 ROUNDING = 0.02  # points of mAP that float16 may cost, by ties, in many images; in few a single tie costs more
 
@@ -99,7 +100,7 @@ def broken_tables() -> Iterator[str]:
     pages = {"README.md": (with_results(readme), readme), "results/README.md": (page(), None)}
     for name, (wanted, found) in pages.items():
         if wanted != (found or (ROOT / name).read_text()):
-            yield f"{name} is not what python -m attnsem.results writes from the recorded runs"
+            yield f"{name} is not what python -m attnsem.analysis.results writes from the recorded runs"
 
 
 def broken_differences() -> Iterator[str]:
@@ -118,7 +119,7 @@ def broken_differences() -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m attnsem.verify", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m attnsem.analysis.verify", description=__doc__)
     parser.add_argument("--runs", help="folder of runs with checkpoints, recorded under the same name")
     parser.add_argument("--data", help="folder of prepared data")
     given = parser.parse_args()

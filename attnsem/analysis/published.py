@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 
 from attnsem import StudyError
-from attnsem.paper import ROOT
+from attnsem.files import ROOT
 
 PRINTED = 0.05  # numbers are printed to a tenth of a point
 OLDER = ("CNN-SVM", "CNN-RNN", "RLSD", "Very deep")  # Table 1's methods that are not the paper's own
 NAMES = {  # the paper's rows of Tables 3 and 4 by our variants
-    "DenseNet": "densenet",
+    "DenseNet": "baseline",
     "DenseNet+att": "att",
     "DenseNet+SE": "se",
     "Proposed": "proposed",
