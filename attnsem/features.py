@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attnsem.arrays import Images, Prepared, Views, batches, fill, mapped
+from attnsem.arrays import Views, batches, fill, mapped
+from attnsem.datasets.prepared import Prepared
 from attnsem.engine import held_by_all, largest_batch
 from attnsem.model import Network
 from attnsem.paper import Settings
@@ -74,8 +75,27 @@ def cached(
         "precision": settings.precision,
     }
     target = prepared.folder / "features" / prepared.image_set / f"{holder}-{short(key)}.npy"
-    made = partial(compute, fabric, backbone, images, target, settings, views)
-    return Features(made_once(fabric, target, made), rows)
+    margin = settings.train_size - settings.image_size
+    crops = [Views.drawn(len(images), margin, VIEWS_SEED, view) for view in range(views)] or [Views.whole(len(images))]
+    backbone.eval()
+
+    @torch.inference_mode()
+    def features(start: int, stop: int, size: int = 1) -> np.ndarray:
+        parts = []
+        for indices in batches(np.arange(start, stop), size):
+            batch = images[indices].to(fabric.device)
+            with fabric.autocast():
+                x = [backbone(view.of(batch, indices, settings.image_size)) for view in crops]
+            parts.append(torch.stack(x, 1).half().cpu())
+        return torch.cat(parts).numpy()
+
+    def make() -> None:
+        shape = (len(images), *features(0, 1).shape[1:])
+        title = f"features of {len(images)} images, {len(crops)} views each"
+        filled = partial(fill, target, shape, np.float16, title=title)
+        largest_batch(lambda size: filled(partial(features, size=size)), fabric.device)
+
+    return Features(made_once(fabric, target, make), rows)
 
 
 def cached_maps(fabric: "Fabric", network: Network, features: Features) -> Features:
@@ -108,25 +128,3 @@ def made_once(fabric: "Fabric", target: Path, make: Callable[[], None]) -> np.nd
             make()
         fabric.barrier()
     return mapped(target)
-
-
-def compute(
-    fabric: "Fabric", backbone: nn.Module, images: Images, target: Path, settings: Settings, views: int
-) -> None:
-    margin = settings.train_size - settings.image_size
-    crops = [Views.drawn(len(images), margin, VIEWS_SEED, view) for view in range(views)] or [Views.whole(len(images))]
-    backbone.eval()
-
-    @torch.inference_mode()
-    def rows(start: int, stop: int, size: int = 1) -> np.ndarray:
-        parts = []
-        for indices in batches(np.arange(start, stop), size):
-            batch = images[indices].to(fabric.device)
-            with fabric.autocast():
-                features = [backbone(view.of(batch, indices, settings.image_size)) for view in crops]
-            parts.append(torch.stack(features, 1).half().cpu())
-        return torch.cat(parts).numpy()
-
-    shape = (len(images), *rows(0, 1).shape[1:])
-    title = f"features of {len(images)} images, {len(crops)} views each"
-    largest_batch(lambda size: fill(target, shape, np.float16, partial(rows, size=size), title), fabric.device)

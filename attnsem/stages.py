@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from attnsem import StudyError, backbones, metrics, paper
-from attnsem.arrays import Prepared
+from attnsem.datasets.prepared import Prepared
 from attnsem.datasets.similarity import similarity
 from attnsem.engine import fastest_precision, held_by_all, launched, memory_given_back
 from attnsem.features import cached, cached_maps
@@ -103,17 +103,11 @@ def refuse_other(run: Run, origin: dict) -> None:
             raise StudyError(f"{what} has changed since {run.folder} was trained; delete that folder to train it anew")
 
 
-def is_literal_attention(settings: Settings) -> bool:
-    return settings.stage == 2 and settings.attention_objective == "literal"
-
-
 def variant_of(settings: Settings) -> Variant:
     """The parts that a stage's network has: stage 1 none, stage 2 attention, literally with SE1 and its layer."""
-    if settings.stage == 1:
-        return VARIANT["densenet"]
-    if settings.stage == 2:
-        return VARIANT["att"] if is_literal_attention(settings) else Variant(attention=True, head="none")
-    return VARIANT[settings.variant]
+    if settings.stage == 2 and settings.attention_objective == "confidence":
+        return Variant(attention=True, head="none")
+    return VARIANT[{1: "densenet", 2: "att"}.get(settings.stage, settings.variant)]
 
 
 def scored_part(settings: Settings) -> str:
@@ -127,7 +121,8 @@ def scored_part(settings: Settings) -> str:
 def trained_parts(settings: Settings, network: Network) -> tuple[str, ...]:
     if settings.stage == 1 and not settings.train_backbone:
         return ("classifier",)
-    parts = TRAINED[3] + TRAINED[2] if is_literal_attention(settings) else TRAINED[settings.stage]
+    is_literal = settings.stage == 2 and settings.attention_objective == "literal"
+    parts = TRAINED[3] + TRAINED[2] if is_literal else TRAINED[settings.stage]
     return tuple(part for part in parts if getattr(network, part) is not None)
 
 

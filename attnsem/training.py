@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
@@ -163,7 +163,9 @@ def fit(learner: Learner, run: Run, train: Split, test: Split, origin: dict) -> 
     fabric, settings, fusion = learner.fabric, learner.settings, learner.network.fusion
     progress = restored(learner, run)
     if progress.history and fabric.is_global_zero:
-        write_history(progress, run)  # a kill may have come between the state and its history
+        write_table(
+            run.folder / "history.csv", pd.DataFrame(progress.history), index=False
+        )  # a kill may have come before it
     machine = {name: part for name, part in environment(fabric.device).items() if name in ("device", "versions")}
     if progress.environments[-1:] != [machine]:
         progress.environments.append(machine)
@@ -251,35 +253,30 @@ def out_of_fold(features: Features, targets: Tensor, settings: Settings, folds: 
 
 
 @torch.inference_mode()
-def evaluate(fabric: "Fabric", network: Network, split: Split) -> dict[str, np.ndarray]:
-    """Logits (images, C) float32 of each part the network has; each process computes its share of the images."""
+def evaluate(fabric: "Fabric", network: Network, split: Split, parts: Sequence[str] = LOGITS) -> dict[str, np.ndarray]:
+    """Those parts of model.Output (images, ...) float32 that the network has; each process computes its share."""
     network.eval()
 
     def forward(size: int) -> dict[str, Tensor]:
-        logits = {}
+        rows = {}
         seed_torch(split.settings.seed, split.settings.stage)
         for inputs, share in split.test_batches(fabric, size):
             with fabric.autocast():
                 output = network(**inputs)
-            for name in LOGITS:
+            for name in parts:
                 if (part := getattr(output, name)) is not None:
-                    rows = logits.setdefault(name, torch.zeros(len(split.targets), part.shape[1], device=part.device))
-                    rows[share] = part.float()
-        return logits
+                    if name not in rows:
+                        rows[name] = torch.zeros(len(split.targets), *part.shape[1:], device=part.device)
+                    rows[name][share] = part.float()
+        return rows
 
-    logits = largest_batch(forward, fabric.device)
-    return {name: fabric.all_reduce(part, reduce_op="sum").cpu().numpy() for name, part in logits.items()}
+    rows = largest_batch(forward, fabric.device)
+    return {name: fabric.all_reduce(part, reduce_op="sum").cpu().numpy() for name, part in rows.items()}
 
 
 def save(learner: Learner, progress: Progress, run: Run, origin: dict) -> None:
-    network, optimizer = learner.network.state_dict(), learner.optimizer.state_dict()
-    write_tensors(
-        run.resume, {"network": network, "optimizer": optimizer, "progress": asdict(progress), "origin": origin}
-    )
-    write_history(progress, run)
-
-
-def write_history(progress: Progress, run: Run) -> None:
+    state = {"network": learner.network.state_dict(), "optimizer": learner.optimizer.state_dict()}
+    write_tensors(run.resume, state | {"progress": asdict(progress), "origin": origin})
     write_table(run.folder / "history.csv", pd.DataFrame(progress.history), index=False)
 
 

@@ -18,8 +18,8 @@ from lightning_fabric import Fabric
 from PIL import Image
 
 from attnsem import datasets, engine, metrics, stages, training
-from attnsem.arrays import Prepared, prepare
 from attnsem.datasets import scenes
+from attnsem.datasets.prepared import Prepared, prepare
 from attnsem.engine import fastest_precision, launched
 from attnsem.files import ROOT
 from attnsem.losses import multilabel_loss

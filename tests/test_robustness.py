@@ -124,7 +124,7 @@ def test_a_number_that_is_none_stops_the_stage_and_names_its_images(tmp_path, sc
     with pytest.raises(StudyError, match=r"not finite in epoch 2, step 3, with the images scene\d+, scene") as caught:
         stages.train(1, **QUICK, data=scenes_data, runs=tmp_path / "runs")
     monkeypatch.undo()
-    from attnsem.arrays import Prepared
+    from attnsem.datasets.prepared import Prepared
 
     prepared = Prepared.load("scenes", scenes_data)
     named = str(caught.value).split("images ")[1].split(";")[0].split(", ")

@@ -12,8 +12,8 @@ import torch
 
 from attnsem import StudyError, metrics, stages, training
 from attnsem.analysis.results import labels_table, parts_table, stages_table
-from attnsem.arrays import Prepared, prepare
 from attnsem.datasets import scenes
+from attnsem.datasets.prepared import Prepared, prepare
 from attnsem.features import Features
 from attnsem.files import held
 from attnsem.paper import settings
