@@ -16,7 +16,7 @@ from pathlib import Path
 
 from attnsem import StudyError, paper
 from attnsem.analysis import rows
-from attnsem.notebook import declared
+from attnsem.analysis.parameters import declared
 
 RUNS, DATA = config.get("runs", "runs"), config.get("data", "data")
 FIGURES = config.get("figures", f"{RUNS}/figures")

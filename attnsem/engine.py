@@ -19,12 +19,14 @@ from attnsem import StudyError
 from attnsem.files import held
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric  # imported where it is launched: it pulls in torch._dynamo, seconds of it
+    from lightning_fabric import Fabric
+else:
+    Fabric = object  # lightning's is imported by launched(): it pulls in torch._dynamo, which takes seconds
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
-def launched(device: str, *, precision: str, processes: int = 1, nodes: int = 1) -> "Fabric":
+def launched(device: str, *, precision: str, processes: int = 1, nodes: int = 1) -> Fabric:
     """Fabric on `nodes` machines with `processes` each, float32 IEEE's, not TF32. StudyError on an unknown device."""
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import DDPStrategy
@@ -97,7 +99,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
 
-def share_batchnorm(network: nn.Module, fabric: "Fabric") -> nn.Module:
+def share_batchnorm(network: nn.Module, fabric: Fabric) -> nn.Module:
     """Lets BatchNorm see the whole batch where several processes have a part of it each."""
     if fabric.world_size > 1 and fabric.device.type != "cpu":
         from timm.layers import convert_sync_batchnorm  # takes two seconds, and one process does not need it
@@ -120,7 +122,7 @@ def compiled(network: nn.Module) -> None:
 
 
 @contextmanager
-def held_by_all(fabric: "Fabric", folder: Path, *, wait: bool = False) -> Iterator[None]:
+def held_by_all(fabric: Fabric, folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Holds a folder for all processes of a run: the first has the lock, and all fail where it cannot get it.
 
     wait: for another run that has it, as runs side by side do that want the same cache.

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,12 +13,9 @@ from torch import Tensor, nn
 
 from attnsem.arrays import Views, batches, fill, mapped
 from attnsem.datasets.prepared import Prepared
-from attnsem.engine import held_by_all, largest_batch
+from attnsem.engine import Fabric, held_by_all, largest_batch
 from attnsem.model import Network
 from attnsem.paper import Settings
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
 
 VIEWS_SEED = 20468  # views are the same for every seed and stage, so that runs share them
 
@@ -58,7 +54,7 @@ class Features:
 
 
 def cached(
-    fabric: "Fabric", backbone: nn.Module, prepared: Prepared, split: str, settings: Settings, *, views: int
+    fabric: Fabric, backbone: nn.Module, prepared: Prepared, split: str, settings: Settings, *, views: int
 ) -> Features:
     """The split's features: `views` augmented ones of training images, or (views=0) the whole test images.
 
@@ -98,7 +94,7 @@ def cached(
     return Features(made_once(fabric, target, make), rows)
 
 
-def cached_maps(fabric: "Fabric", network: Network, features: Features) -> Features:
+def cached_maps(fabric: Fabric, network: Network, features: Features) -> Features:
     """Network.forward_maps of cached features, float32: all that stage 3 needs while the attention stands still."""
     path = Path(features.views.filename)
     key = [path.stem, state_checksum(nn.ModuleList([network.classifier, network.attention]))]
@@ -121,7 +117,7 @@ def short(key: object) -> str:
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
 
 
-def made_once(fabric: "Fabric", target: Path, make: Callable[[], None]) -> np.ndarray:
+def made_once(fabric: Fabric, target: Path, make: Callable[[], None]) -> np.ndarray:
     """The mapped array, made by the first process that asks for it while the others wait."""
     with held_by_all(fabric, target.with_suffix(""), wait=True):
         if fabric.is_global_zero and not target.exists():

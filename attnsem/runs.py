@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -130,9 +131,7 @@ def lineage(run: Run, runs: str | Path) -> list[Run]:
 
 def processor() -> str:
     """The CPU's name, on systems that tell it, and how many cores there are."""
-    table = Path("/proc/cpuinfo")
-    lines = table.read_text().splitlines() if table.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    names = re.findall(r"model name\s*: (.*)", table.read_text()) if (table := Path("/proc/cpuinfo")).exists() else []
     return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
 
 

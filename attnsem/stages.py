@@ -7,7 +7,6 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,16 +14,13 @@ import torch
 from attnsem import StudyError, backbones, metrics, paper
 from attnsem.datasets.prepared import Prepared
 from attnsem.datasets.similarity import similarity
-from attnsem.engine import fastest_precision, held_by_all, launched, memory_given_back
+from attnsem.engine import Fabric, fastest_precision, held_by_all, launched, memory_given_back
 from attnsem.features import cached, cached_maps
 from attnsem.files import checksum, held, rooted, write_arrays, write_json, write_tensors
 from attnsem.model import Network
 from attnsem.paper import VARIANT, Settings, Variant
 from attnsem.runs import Run, cost, environment, lineage, parent_of
 from attnsem.training import Learner, Progress, Split, evaluate, fit, out_of_fold, seed_torch
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
 
 TRAINED = {
     1: ("backbone", "classifier"),
@@ -72,9 +68,7 @@ def train(
         "data_fingerprint": prepared.fingerprint,
     }
     if parent is not None and parent.manifest["data_fingerprint"] != prepared.fingerprint:
-        raise StudyError(
-            f"{parent.folder} was trained on another state of {prepared.name}; delete it and train it again"
-        )
+        raise StudyError(f"{parent.folder} was trained on another state of {prepared.name}; delete it, train it again")
     if run.origin:
         refuse_other(run, origin)
     if run.complete:
@@ -94,10 +88,8 @@ def refuse_other(run: Run, origin: dict) -> None:
     earlier = Settings(**run.origin["parameters"]).model_dump()
     for name, value in origin["parameters"].items():
         if earlier[name] != value:
-            raise StudyError(
-                f"{run.folder} holds a run with {name} {earlier[name]!r}, not {value!r}; "
-                f"delete that folder, or give another one by -p runs"
-            )
+            remedy = "delete that folder, or give another one by -p runs"
+            raise StudyError(f"{run.folder} holds a run with {name} {earlier[name]!r}, not {value!r}; {remedy}")
     for name, what in {"parent_sha256": "its parent stage", "data_fingerprint": "the prepared data"}.items():
         if run.origin[name] != origin[name]:
             raise StudyError(f"{what} has changed since {run.folder} was trained; delete that folder to train it anew")
@@ -152,7 +144,7 @@ def load(run: Run) -> Network:
 
 
 def run_stage(
-    fabric: "Fabric", settings: Settings, run: Run, parent: Run | None, prepared: Prepared, origin: dict
+    fabric: Fabric, settings: Settings, run: Run, parent: Run | None, prepared: Prepared, origin: dict
 ) -> None:
     network = network_of(settings, len(prepared.labels), parent and parent.state()).to(fabric.device)
     train_split, test_split = splits(fabric, network, prepared, settings, parent)
@@ -167,7 +159,7 @@ def run_stage(
 
 
 def splits(
-    fabric: "Fabric", network: Network, prepared: Prepared, settings: Settings, parent: Run | None = None
+    fabric: Fabric, network: Network, prepared: Prepared, settings: Settings, parent: Run | None = None
 ) -> tuple[Split, Split]:
     """Training and test inputs: cached features where the backbone stands still and a cache is asked for, in stage 3
     what the attention makes of them."""
@@ -178,11 +170,8 @@ def splits(
         raise StudyError("baseline_folds needs a feature_cache in stage 3")
     if is_frozen and settings.feature_cache:
         network.backbone.to(memory_format=torch.channels_last)
-        views = settings.feature_cache, 0
-        inputs = [
-            cached(fabric, network.backbone, prepared, name, settings, views=count)
-            for name, count in zip(names, views, strict=True)
-        ]
+        views = dict(zip(names, (settings.feature_cache, 0), strict=True))
+        inputs = [cached(fabric, network.backbone, prepared, name, settings, views=views[name]) for name in names]
         if settings.stage == 3 and network.attention is not None and settings.gate != "pooled":
             maps = [cached_maps(fabric, network, features) for features in inputs]
             if settings.baseline_folds:
@@ -220,7 +209,7 @@ def write_scores(run: Run, prepared: Prepared, settings: Settings, logits: dict[
 
 
 def write_manifest(
-    run: Run, prepared: Prepared, settings: Settings, origin: dict, progress: Progress, fabric: "Fabric"
+    run: Run, prepared: Prepared, settings: Settings, origin: dict, progress: Progress, fabric: Fabric
 ) -> None:
     """Last of all, for it makes the run complete."""
     weights, alike = rooted(settings.weights), rooted(settings.similarity)

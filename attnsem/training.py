@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from attnsem import StudyError
 from attnsem.arrays import Images, Views, batches
-from attnsem.engine import ahead, compiled, largest_batch, share_batchnorm
+from attnsem.engine import Fabric, ahead, compiled, largest_batch, share_batchnorm
 from attnsem.features import Features
 from attnsem.files import load_tensors, write_table, write_tensors
 from attnsem.losses import multilabel_loss, softened
@@ -22,9 +21,6 @@ from attnsem.model import Classifier, Network, Output
 from attnsem.notebook import bar
 from attnsem.paper import Settings
 from attnsem.runs import Run, environment
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
 
 LOGITS = ("baseline", "attended", "semantic", "fused")
 
@@ -49,7 +45,7 @@ class Split:
     def random(self, epoch: int, purpose: int) -> np.random.Generator:
         return np.random.default_rng((self.settings.seed, self.settings.stage, epoch, purpose))
 
-    def training_batches(self, fabric: "Fabric", epoch: int) -> Iterator[tuple[dict[str, Tensor], Tensor, int]]:
+    def training_batches(self, fabric: Fabric, epoch: int) -> Iterator[tuple[dict[str, Tensor], Tensor, int]]:
         """This process's inputs and targets of each batch, and the number of images of all processes together."""
         count, settings = len(self.targets), self.settings
         margin = settings.train_size - settings.image_size
@@ -59,7 +55,7 @@ class Split:
         for inputs, share, together in self.batches(fabric, self.order(epoch), settings.batch_size, views, version):
             yield inputs, self.targets[share].to(fabric.device), together
 
-    def test_batches(self, fabric: "Fabric", size: int) -> Iterator[tuple[dict[str, Tensor], np.ndarray]]:
+    def test_batches(self, fabric: Fabric, size: int) -> Iterator[tuple[dict[str, Tensor], np.ndarray]]:
         """This process's inputs in batches of that size, neither cropped nor flipped, and which images they are."""
         order, views = np.arange(len(self.targets)), Views.whole(len(self.targets))
         version = np.zeros_like(order) if isinstance(self.inputs, Features) else None
@@ -67,7 +63,7 @@ class Split:
             yield inputs, share
 
     def batches(
-        self, fabric: "Fabric", order: np.ndarray, size: int, views: Views, version: np.ndarray | None
+        self, fabric: Fabric, order: np.ndarray, size: int, views: Views, version: np.ndarray | None
     ) -> Iterator[tuple[dict[str, Tensor], np.ndarray, int]]:
         """Read ahead in threads as uint8 or float16; cropped, flipped and made float32 on the device.
 
@@ -111,7 +107,7 @@ def set_modes(network: Network, trained: tuple[str, ...], settings: Settings) ->
 class Learner:
     """A network of which a stage trains some parts, on the logits named `scored`, with their optimizer."""
 
-    def __init__(self, fabric: "Fabric", network: Network, settings: Settings, trained: tuple[str, ...], scored: str):
+    def __init__(self, fabric: Fabric, network: Network, settings: Settings, trained: tuple[str, ...], scored: str):
         self.fabric, self.network, self.settings = fabric, network, settings
         self.trained, self.scored = trained, scored
         share_batchnorm(network, fabric)
@@ -163,9 +159,7 @@ def fit(learner: Learner, run: Run, train: Split, test: Split, origin: dict) -> 
     fabric, settings, fusion = learner.fabric, learner.settings, learner.network.fusion
     progress = restored(learner, run)
     if progress.history and fabric.is_global_zero:
-        write_table(
-            run.folder / "history.csv", pd.DataFrame(progress.history), index=False
-        )  # a kill may have come before it
+        write_history(run, progress)  # a kill may have come between the state and its history
     machine = {name: part for name, part in environment(fabric.device).items() if name in ("device", "versions")}
     if progress.environments[-1:] != [machine]:
         progress.environments.append(machine)
@@ -212,11 +206,9 @@ def refuse_not_finite(train: Split, step: int, epoch: int) -> None:
     size, settings = train.settings.batch_size, train.settings
     rows = train.order(epoch)[step * size :][:size]
     names = [train.ids[row] for row in rows] if train.ids else rows.tolist()
-    raise StudyError(
-        f"the loss or gradient of stage {settings.stage} is not finite in epoch {epoch + 1}, step {step + 1}, with the "
-        f"images {', '.join(map(str, names))}; the state before that epoch is kept, give a smaller lr than "
-        f"{settings.lr}"
-    )
+    place = f"stage {settings.stage} is not finite in epoch {epoch + 1}, step {step + 1}, with the images"
+    remedy = f"the state before that epoch is kept, give a smaller lr than {settings.lr}"
+    raise StudyError(f"the loss or gradient of {place} {', '.join(map(str, names))}; {remedy}")
 
 
 def out_of_fold(features: Features, targets: Tensor, settings: Settings, folds: int) -> Tensor:
@@ -225,10 +217,8 @@ def out_of_fold(features: Features, targets: Tensor, settings: Settings, folds: 
     settings: stage 1's; StudyError unless its backbone stood still.
     """
     if settings.train_backbone:
-        raise StudyError(
-            "baseline_folds needs a stage 1 that trained its classifier alone, for the backbone has seen every "
-            "training image; train it with train_backbone False, or leave baseline_folds 0"
-        )
+        reason = "for the backbone has seen every training image; train it with train_backbone False"
+        raise StudyError(f"baseline_folds needs a stage 1 that trained its classifier alone, {reason}, or give 0")
     pooled = features.pooled()[..., None, None]
     logits = torch.zeros(*pooled.shape[:2], targets.shape[1])
     fold_of = np.random.default_rng((settings.seed, 1)).permutation(len(targets)) % folds
@@ -253,7 +243,7 @@ def out_of_fold(features: Features, targets: Tensor, settings: Settings, folds: 
 
 
 @torch.inference_mode()
-def evaluate(fabric: "Fabric", network: Network, split: Split, parts: Sequence[str] = LOGITS) -> dict[str, np.ndarray]:
+def evaluate(fabric: Fabric, network: Network, split: Split, parts: Sequence[str] = LOGITS) -> dict[str, np.ndarray]:
     """Those parts of model.Output (images, ...) float32 that the network has; each process computes its share."""
     network.eval()
 
@@ -277,6 +267,10 @@ def evaluate(fabric: "Fabric", network: Network, split: Split, parts: Sequence[s
 def save(learner: Learner, progress: Progress, run: Run, origin: dict) -> None:
     state = {"network": learner.network.state_dict(), "optimizer": learner.optimizer.state_dict()}
     write_tensors(run.resume, state | {"progress": asdict(progress), "origin": origin})
+    write_history(run, progress)
+
+
+def write_history(run: Run, progress: Progress) -> None:
     write_table(run.folder / "history.csv", pd.DataFrame(progress.history), index=False)
 
 

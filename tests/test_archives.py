@@ -17,8 +17,8 @@ from PIL import Image
 from attnsem import StudyError
 from attnsem.datasets import archives, read_image
 from attnsem.datasets.archives import Archive, download, find, locate, unpack
+from attnsem.datasets.photographs import Photographs
 from attnsem.files import ROOT
-from attnsem.inference import Photographs
 
 
 def make_tar(path, files, mode="w", members=()):

@@ -3,7 +3,7 @@
 import pytest
 
 from attnsem import StudyError
-from attnsem.notebook import check_parameters
+from attnsem.analysis.parameters import check_parameters
 
 DECLARED = 'seed: int = 0  # of the run\nepochs: int = None\nlr: float = 0.1\nname: str = "scenes"\nfull: bool = False'
 

@@ -1,0 +1,52 @@
+"""Anyone's photographs, which have no labels: what a trained network is to predict."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from attnsem import StudyError
+from attnsem.datasets import read_image
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Image files, resized to size x size when a batch of them is read."""
+
+    paths: Sequence[Path]
+    size: int
+
+    @classmethod
+    def of(cls, place: Path, size: int) -> "Photographs":
+        """A file, or a folder's images in alphabetical order; in a folder others are named and left out.
+
+        Raises StudyError where there is no image.
+        """
+        if not place.exists():
+            raise StudyError(f"there is no {place}; give a photograph or a folder of them by -p photos")
+        if place.is_file():
+            read_image(place)
+            return cls([place], size)
+        paths = []
+        for path in sorted(path for path in place.iterdir() if path.is_file()):
+            try:
+                read_image(path)
+                paths.append(path)
+            except StudyError as error:
+                print(f"left out: {error}")
+        if not paths:
+            raise StudyError(f"{place} has no image in it; give a photograph or a folder of them by -p photos")
+        return cls(paths, size)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, indices: np.ndarray) -> Tensor:
+        """(N, size, size, 3) uint8."""
+        images = [read_image(self.paths[index]) for index in indices]
+        resized = [image.resize((self.size, self.size), Image.Resampling.BILINEAR) for image in images]
+        return torch.from_numpy(np.stack([np.asarray(image) for image in resized]))
