@@ -11,20 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attnsem.arrays import Views, batches, fill, mapped
+from attnsem.arrays import Views, batches
 from attnsem.datasets.prepared import Prepared
+from attnsem.datasets.storage import fill, mapped
 from attnsem.engine import Fabric, held_by_all, largest_batch
 from attnsem.model import Network
 from attnsem.paper import Settings
 
 VIEWS_SEED = 20468  # views are the same for every seed and stage, so that runs share them
-
-
-def state_checksum(network: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for key, tensor in sorted(network.state_dict().items()):
-        digest.update(key.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -111,6 +105,13 @@ def cached_maps(fabric: Fabric, network: Network, features: Features) -> Feature
     shape = (*features.views.shape[:2], *rows(0, 1).shape[2:])
     made = partial(fill, target, shape, np.float32, rows, f"attention of {shape[0]} images, {shape[1]} views each")
     return replace(features, views=made_once(fabric, target, made), of="maps")
+
+
+def state_checksum(network: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for key, tensor in sorted(network.state_dict().items()):
+        digest.update(key.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def short(key: object) -> str:

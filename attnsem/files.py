@@ -79,11 +79,6 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     write(path, save)
 
 
-def write_figure(path: Path, figure: object) -> None:
-    """A matplotlib Figure, in the format of the path's suffix."""
-    write(path, lambda partial: figure.savefig(partial, format=path.suffix[1:]))
-
-
 def write_tensors(path: Path, state: dict) -> None:
     import torch  # only here and in load_tensors: what reads results alone does without it
 

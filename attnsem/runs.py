@@ -6,7 +6,6 @@ import re
 import resource
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,12 +15,10 @@ import pandas as pd
 
 from attnsem import StudyError, paper
 from attnsem.files import ROOT, checksum, load_tensors, read_json, rooted
-from attnsem.notebook import command
 from attnsem.paper import Settings
 
 NAMED = {"parameters", "parent_sha256", "data_fingerprint", "labels", "checkpoint_sha256", "scores_sha256"}
 VERSIONS = ("torch", "torchvision", "lightning-fabric", "timm", "numpy", "pandas", "pillow", "scikit-learn")
-STARTED = time.monotonic()
 
 
 @dataclass(frozen=True)
@@ -108,6 +105,15 @@ def read_scores(path: Path) -> dict[str, np.ndarray]:
         raise StudyError(f"{path} is no score file ({error}); evaluate its stage again") from error
 
 
+def command(settings: Settings) -> str:
+    """What trains a stage with these settings."""
+    of_stage = {1: (), 2: ("channels_per_label", "attention_objective")}
+    names = of_stage.get(settings.stage, ("variant", "gate", *paper.SEMANTIC))
+    values = {"dataset": settings.dataset} | paper.changed(settings, names)
+    parameters = " ".join(f"-p {name} {value}" for name, value in values.items())
+    return f"papermill 0{settings.stage}_train_stage{settings.stage}.ipynb out.ipynb {parameters}"
+
+
 def complete_run(settings: Settings, runs: Path) -> Run:
     """The run of a stage; StudyError naming notebook and parameters where it is not complete."""
     run = Run.of(settings, runs)
@@ -156,10 +162,3 @@ def cost(seconds: float, device: object = "cpu") -> dict:
     if str(device).startswith("cuda"):
         usage["peak_gpu_memory_gib"] = round(sys.modules["torch"].cuda.max_memory_allocated(device) / 2**30, 2)
     return usage
-
-
-def manifest(*, fingerprint: str | None = None, **parameters: object) -> dict:
-    """What a notebook ends with: its parameters, environment, and cost since attnsem was imported."""
-    shown = {name: str(value) if isinstance(value, Path) else value for name, value in parameters.items()}
-    passed = time.monotonic() - STARTED
-    return {"parameters": shown, "data_fingerprint": fingerprint, **environment(), **cost(passed)}

@@ -121,10 +121,6 @@ class Learner:
         ]
         self.model, self.optimizer = fabric.setup(network, sgd(groups, settings))
 
-    def set_lr(self, lr: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr * group["scale"]
-
     def loss(self, output: Output, targets: Tensor, images: int, similarity: Tensor | None) -> Tensor:
         """Of a batch: images, of all processes together."""
         difficult, settings = self.settings.difficult, self.settings
@@ -187,7 +183,8 @@ def train_epoch(learner: Learner, train: Split, epoch: int) -> float:
     """
     fabric, settings = learner.fabric, learner.settings
     total, first_fault = torch.zeros((), device=fabric.device), torch.full((), math.inf, device=fabric.device)
-    learner.set_lr(settings.lr_at(epoch))
+    for group in learner.optimizer.param_groups:
+        group["lr"] = settings.lr_at(epoch) * group["scale"]
     set_modes(learner.network, learner.trained, settings)
     seed_torch(settings.seed, settings.stage, epoch)
     steps = math.ceil(len(train.targets) / settings.batch_size)

@@ -19,11 +19,11 @@ import torch
 from lightning_fabric import Fabric
 
 from attnsem import stages, training
-from attnsem.analysis.figures import growth
+from attnsem.analysis.figures import growth, write_figure
 from attnsem.arrays import Images
 from attnsem.engine import fastest_precision, launched
 from attnsem.features import Features
-from attnsem.files import ROOT, write_figure, write_json
+from attnsem.files import ROOT, write_json
 from attnsem.paper import Settings
 from attnsem.runs import environment
 from attnsem.training import Split

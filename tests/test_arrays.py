@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from attnsem import StudyError, arrays
+from attnsem import StudyError
 from attnsem.arrays import Views, batches
-from attnsem.datasets import scenes
+from attnsem.datasets import scenes, storage
 from attnsem.datasets.prepared import Prepared, prepare
 from attnsem.files import ROOT
 
@@ -167,34 +167,34 @@ def test_batches_cover_all_and_the_last_is_short():
 
 def test_an_array_is_the_one_that_was_written_or_is_refused_by_name(tmp_path):
     path, values = tmp_path / "x.npy", np.arange(3000, dtype=np.uint8).reshape(1000, 3)
-    arrays.fill(path, values.shape, np.uint8, lambda start, stop: values[start:stop], "x")
-    assert np.array_equal(arrays.mapped(path), values)
+    storage.fill(path, values.shape, np.uint8, lambda start, stop: values[start:stop], "x")
+    assert np.array_equal(storage.mapped(path), values)
     whole = path.read_bytes()
     path.write_bytes(whole)  # a copy has another time
-    assert np.array_equal(arrays.mapped(path), values)
+    assert np.array_equal(storage.mapped(path), values)
     for wrong in (whole[:-1] + b"x", whole[:2000], whole[:20], b"", whole + b"more"):
         path.write_bytes(wrong)
         with pytest.raises(StudyError, match=r"x\.npy is (no whole array|not the array that was written).*delete it"):
-            arrays.mapped(path)
+            storage.mapped(path)
 
 
 def test_an_array_of_objects_is_not_loaded(tmp_path):
     np.save(tmp_path / "x.npy", np.array([print], object), allow_pickle=True)
     with pytest.raises(StudyError, match="is no whole array"):
-        arrays.mapped(tmp_path / "x.npy")
+        storage.mapped(tmp_path / "x.npy")
 
 
 def test_an_older_array_is_sealed_when_it_is_first_read(tmp_path):
     np.save(tmp_path / "x.npy", np.arange(3))
-    arrays.mapped(tmp_path / "x.npy")
+    storage.mapped(tmp_path / "x.npy")
     (tmp_path / "x.npy").write_bytes(b"\x93NUMPY")
     with pytest.raises(StudyError):
-        arrays.mapped(tmp_path / "x.npy")
+        storage.mapped(tmp_path / "x.npy")
 
 
 def test_many_that_read_an_older_array_at_once_seal_it_once(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros(10**6))
-    code = "import sys, pathlib; from attnsem.arrays import mapped; mapped(pathlib.Path(sys.argv[1]))"
+    code = "import sys, pathlib; from attnsem.datasets.storage import mapped; mapped(pathlib.Path(sys.argv[1]))"
     command = [sys.executable, "-c", code, tmp_path / "x.npy"]
     readers = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     assert [reader.communicate()[1] for reader in readers] == [""] * 3

@@ -4,6 +4,7 @@ They do not go through pyplot, so that none stays open; a notebook that shows on
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from attnsem.files import write
 
 WIDTH = 6.5  # inches, the text width of a page
 FONT = 8  # points
@@ -213,6 +216,11 @@ def growth(table: pd.DataFrame, units: dict[str, str], machine: str) -> Figure:
             ax.margins(x=0.2, y=0.35)
     figure.suptitle(f"Cost as work grows, {machine}; dotted: proportional", fontsize=FONT)
     return figure
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """In the format of the path's suffix."""
+    write(path, lambda partial: figure.savefig(partial, format=path.suffix[1:]))
 
 
 def subplots(rows: int, columns: int, height: float) -> tuple[Figure, np.ndarray]:

@@ -1,19 +1,23 @@
-"""A notebook's parameters: those of its own cell, as edited or as papermill changes them, checked before it begins."""
+"""What a notebook begins and ends with: its parameters, as edited or as papermill changes them, and its manifest."""
 
 import ast
 import re
+import time
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import ConfigDict, Field, create_model
 
 from attnsem import StudyError
 from attnsem.paper import Settings, checked
+from attnsem.runs import cost, environment
 
 DECLARED = re.compile(r"(#.*\n)*\w+: (str|int|float|bool) = ")  # how a parameters' cell of ours begins
 INJECTED = "# Parameters"  # and papermill's own
 TYPES = {"str": str, "bool": bool, "int": Annotated[int, Field(ge=0)], "float": Annotated[float, Field(ge=0)]}
+STARTED = time.monotonic()
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
@@ -59,3 +63,10 @@ def literal(name: str, value: ast.expr, declared_type: str) -> object:
         return ast.literal_eval(value)
     except ValueError as error:  # papermill writes float('nan')
         raise StudyError(f"parameter {name} must be of type {declared_type}, not {ast.unparse(value)}") from error
+
+
+def manifest(*, fingerprint: str | None = None, **parameters: object) -> dict:
+    """What a notebook ends with: its parameters, environment, and cost since this file was imported."""
+    shown = {name: str(value) if isinstance(value, Path) else value for name, value in parameters.items()}
+    passed = time.monotonic() - STARTED
+    return {"parameters": shown, "data_fingerprint": fingerprint, **environment(), **cost(passed)}

@@ -11,8 +11,7 @@ import pandas as pd
 from attnsem import StudyError, metrics
 from attnsem.analysis.rows import BASELINE, GROUPS, LONGER, settings_of, stages_of
 from attnsem.files import rooted
-from attnsem.notebook import command
-from attnsem.runs import Run
+from attnsem.runs import Run, command
 
 LITTLE = 0.25  # points of mAP; half of what the paper claims on VOC2007
 AVERAGED = "two baselines averaged"

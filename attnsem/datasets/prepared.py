@@ -11,8 +11,9 @@ import pandas as pd
 from PIL import Image
 
 from attnsem import StudyError
-from attnsem.arrays import Images, fill, mapped, read_seal
+from attnsem.arrays import Images
 from attnsem.datasets.dataset import Dataset
+from attnsem.datasets.storage import fill, mapped, read_seal
 from attnsem.files import held, read_json, rooted, write_json
 
 
