@@ -28,9 +28,8 @@ def table(number: str) -> pd.DataFrame:
     """
     rows = read(ROOT / "data/published/tables.csv", "percent")
     rows = rows[rows["table"] == number]
-    return rows.pivot(index="method", columns="label", values="percent").loc[
-        rows["method"].unique(), rows["label"].unique()
-    ]
+    percents = rows.pivot(index="method", columns="label", values="percent")
+    return percents.loc[rows["method"].unique(), rows["label"].unique()]
 
 
 def read(path: Path, number: str) -> pd.DataFrame:
@@ -43,10 +42,9 @@ def read(path: Path, number: str) -> pd.DataFrame:
         rows[number] = rows[number].astype(float)
         if rows[["table", "method", "label"]].isna().any(axis=None) or np.isinf(rows[number]).any():
             raise ValueError("a cell is empty, or infinite")
-        if (
-            twice := rows.duplicated([*rows.columns.intersection(["table", "method", "label", "less", "source"])])
-        ).any():
-            raise ValueError(f"line {twice.idxmax() + 2} comes twice")
+        repeated = rows.duplicated([*rows.columns.intersection(["table", "method", "label", "less", "source"])])
+        if repeated.any():
+            raise ValueError(f"line {repeated.idxmax() + 2} comes twice")
     except (OSError, ValueError, KeyError, IndexError) as error:  # pandas' own errors are ValueErrors
         raise StudyError(f"{path} is no table of published numbers ({error}); take it from the repository") from error
     return rows
@@ -101,7 +99,7 @@ def _differences() -> list[dict]:
     rows = []
     for one in stated.itertuples():
         printed = table(one.table)[one.label]
-        what = f"{one.label}: {one.method} less {one.less}"
+        what = f"{one.label}: {one.method} vs. {one.less}"
         rows.append(_row(one.source, what, one.stated, printed[one.method] - printed[one.less], 2 * PRINTED))
     for number in ("3", "4"):
         for dataset, other in (("voc2007", "1"), ("mirflickr38", "2")):
