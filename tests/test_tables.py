@@ -195,8 +195,9 @@ def test_differences_are_written_and_shown(runs, tmp_path):
     assert deltas["proposed"].startswith("+") and deltas["se"].startswith("-") and deltas["baseline"] == ""
     lines = results.verdict_lines(tmp_path / "here", "scenes", 3)
     assert list(lines["verdict"]) == ["supported", "supported", "supported"]
-    written = (tmp_path / "here/scenes/differences-stage3.csv").read_text()
-    assert all(len(digits) <= 4 for digits in re.findall(r"\d+\.(\d+)", written))
+    for name in ("differences", "verdicts"):
+        written = (tmp_path / f"here/scenes/{name}-stage3.csv").read_text()
+        assert all(len(digits) <= 4 for digits in re.findall(r"\d+\.(\d+)", written))
 
 
 def test_published_numbers_are_the_papers():

@@ -1,6 +1,7 @@
 """What is recorded of runs under results/, and the tables that `python -m attnsem.analysis.results` writes from it."""
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,14 +68,13 @@ def labels_table(run: Run) -> pd.DataFrame:
 def record(runs: Path, name: str, results: Path = ROOT / "results") -> None:
     """Copies what is small of every complete stage below `runs` to results/<name>.
 
-    Of the scores those of what the stage trains, in float16 (metrics.json is from the full ones), and none of runs
-    on val. The manifest then names the recorded file's checksum, and keeps the full one's.
+    Of the scores those of what the stage trains, in float16, and none of runs on val; the manifest then names that
+    file's checksum, and keeps the full one's. metrics.json is from the full scores.
     """
     for path in sorted(runs.rglob("manifest.json")):
         run, target = Run(path.parent), results / name / path.parent.relative_to(runs)
         for file in COPIED:
-            content = (run.folder / file).read_bytes()
-            write(target / file, lambda partial, content=content: partial.write_bytes(content))
+            write(target / file, lambda partial, source=run.folder / file: shutil.copyfile(source, partial))
         manifest = run.manifest
         if run.settings.test_split == "test":
             scores = run.scores()
@@ -116,15 +116,11 @@ def summary(folder: Path, dataset: str, stage: int) -> pd.DataFrame:
     for other in differences.index.unique(0):
         deltas = differences.loc[other].apply(delta, axis=1)
         table[f"Δ mAP vs. {other} (95 % CI)"] = table["row"].map(deltas).fillna("")
-    return table.assign(**{"sd of seeds": table["sd of seeds"].map(two_decimals)})
+    return table.assign(**{"sd of seeds": table["sd of seeds"].map("{:.2f}".format).replace("nan", "")})
 
 
 def delta(row: pd.Series) -> str:
     return f"{row['Δ mAP']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
-
-
-def two_decimals(number: float) -> str:
-    return "" if pd.isna(number) else f"{number:.2f}"
 
 
 def verdict_lines(folder: Path, dataset: str, stage: int) -> pd.DataFrame:
@@ -148,7 +144,7 @@ def channels_and_dependencies(folder: Path, dataset: str, stage: int) -> list[pd
     for name, numbers in columns.items():
         for path in place.glob(f"{name}_stage{stage}.csv"):
             table = pd.read_csv(path).set_index("row")[numbers]
-            parts.append(table.map(two_decimals).reset_index())
+            parts.append(table.map("{:.2f}".format).replace("nan", "").reset_index())
     for path in place.glob(f"scale_stage{stage}.csv"):
         table = pd.read_csv(path)
         parts.append(table.iloc[:, :1].assign(**{"Δ mAP (95 % CI)": table.apply(delta, axis=1)}))
@@ -175,7 +171,7 @@ def recorded_stages(results: Path = ROOT / "results") -> pd.DataFrame:
             "chance": 100 * (run.scores()["targets"] == 1).mean(),
         }
         row |= {sign: parts.get(part, "") for part, sign in PARTS.items()}
-        row |= {"11-point": readings[("11-point", "ignore")], "all-point": readings[("all-point", "ignore")]}
+        row |= {name: readings[(name, "ignore")] for name in ("11-point", "all-point")}
         rows.append(row | {"lowest of nine": readings.min()})
     return pd.DataFrame(rows)
 

@@ -160,7 +160,8 @@ def verdicts(rows: dict[str, Row], size: float, company: Sequence[str] = ()) -> 
         if {*rows[name].seeds} & {*rows[other].seeds}:
             delta = difference(rows[name], rows[other], labels)
             table[claim] |= delta | {"verdict": verdict(delta["low"], delta["high"], kind, least)}
-    return pd.DataFrame(table).T.reindex(columns=["rows", "verdict", *DIFFERENCE]).rename_axis("claim")
+    table = pd.DataFrame.from_dict(table, orient="index").reindex(columns=["rows", "verdict", *DIFFERENCE])
+    return table.rename_axis("claim").astype(dict.fromkeys(DIFFERENCE, float))
 
 
 def stated_gain(dataset: str) -> float:
@@ -177,9 +178,9 @@ def company(label: str, row: Row, share: float = 0.5) -> list[str]:
 
 
 def selection(runs: str | Path, dataset: str, stage: int) -> pd.DataFrame:
-    """mAP (%) on test at the last epoch, at the epoch that val picks, and at the one that test picks; of one seed.
+    """mAP (%) of the first seed on test at the last epoch, at the epoch that val picks, and at the one that test picks.
 
-    The val run is that of the same learning rate, trained on `train`; its epochs count the same.
+    val: the run of the same learning rate that was trained on `train`.
     """
     table, folder = {}, rooted(runs)
     for row in read_rows(runs, dataset, stage).values():

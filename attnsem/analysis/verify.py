@@ -7,6 +7,7 @@ checkpoints, is checked where --data and --runs name it.
 import argparse
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -26,35 +27,33 @@ def broken(results: Path = ROOT / "results") -> Iterator[str]:
         run = Run(path.parent)
         name = run.folder.relative_to(results).as_posix()
         try:
-            manifest, stored = run.manifest, read_json(run.folder / "metrics.json")
-            yield from (f"{name}: {sentence}" for sentence in broken_parent(run, manifest))
-            if (scores := run.folder / "scores.npz").exists():
-                if checksum(scores) != manifest["scores_sha256"]:
-                    yield f"{name}: scores.npz is not the file that its manifest names"
-                else:
-                    yield from (f"{name}: {sentence}" for sentence in broken_metrics(run, stored))
+            yield from (f"{name}: {sentence}" for sentence in chain(broken_parent(run), broken_scores(run)))
         except (StudyError, KeyError, TypeError, ValueError) as error:
             yield f"{name}: cannot be read ({error})"
 
 
-def broken_parent(run: Run, manifest: dict) -> Iterator[str]:
+def broken_parent(run: Run) -> Iterator[str]:
     """The parent's checkpoint and data, where it is recorded beside the run."""
     before, runs = paper.before(run.settings), run.folder.parents[3]
     folders = [runs, runs.parent] if runs.parent.name == "val" else [runs]  # learning rates that were tried share them
     parent = next((Run.of(before, folder) for folder in folders if before and Run.of(before, folder).complete), None)
-    if parent is None:
-        return
-    if parent.manifest["checkpoint_sha256"] != manifest["parent_sha256"]:
+    if parent and parent.manifest["checkpoint_sha256"] != run.manifest["parent_sha256"]:
         yield f"was trained from another checkpoint than that of {parent.folder}"
-    if parent.manifest["data_fingerprint"] != manifest["data_fingerprint"]:
+    if parent and parent.manifest["data_fingerprint"] != run.manifest["data_fingerprint"]:
         yield f"was trained on other data than {parent.folder}"
 
 
-def broken_metrics(run: Run, stored: dict) -> Iterator[str]:
-    """stored: what metrics.json says."""
+def broken_scores(run: Run) -> Iterator[str]:
+    """The scores, where they are recorded, and the metrics."""
+    scores, stored = run.folder / "scores.npz", read_json(run.folder / "metrics.json")["readings"]
+    if not scores.exists():
+        return
+    if checksum(scores) != run.manifest["scores_sha256"]:
+        yield "scores.npz is not the file that its manifest names"
+        return
     tolerance = max(ROUNDING, 50 / len(run.scores()["ids"]))
     for reading, mean_ap in readings_of(run)["mAP"].items():
-        if not abs(mean_ap - stored["readings"][" ".join(reading)]["mAP"]) <= tolerance:
+        if not abs(mean_ap - stored[" ".join(reading)]["mAP"]) <= tolerance:
             yield f"metrics.json says another mAP ({', '.join(reading)}) than the scores give, {mean_ap:.2f}"
 
 
