@@ -1,7 +1,6 @@
 """Average precision in the nine readings that "mAP" may have: how it is interpolated × what is difficult."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ INTERPOLATIONS = ("none", "11-point", "all-point")
 DIFFICULT = ("ignore", "negative", "positive")
 
 
-class _Ranked(NamedTuple):
+class Ranked(NamedTuple):
     """Targets (C, N) of each label by falling score; last_of_tie (C, N): the next score is lower; order (C, N):
     the images in that order."""
 
@@ -40,7 +39,7 @@ def average_precision(
     Returns (C,) float64; nan for a label without positives.
     Raises StudyError for an unknown reading, and for scores or targets that are none.
     """
-    return _average_precision(_rank(targets, scores), interpolation, difficult)
+    return _average_precision(rank(targets, scores), interpolation, difficult)
 
 
 def mean_average_precision(
@@ -58,7 +57,7 @@ def readings(targets: np.ndarray, scores: np.ndarray, labels: Sequence[str]) -> 
     Returns nine rows indexed by (interpolation, difficult); a column for each label, `mAP` over the labels
     that have positives, and `labels_without_positives`, the number of labels that `mAP` leaves out.
     """
-    ranked = _rank(targets, scores)
+    ranked = rank(targets, scores)
     if len(labels) != len(ranked.targets):
         raise StudyError(f"There are {len(labels)} label names for {len(ranked.targets)} columns of scores.")
     rows = pd.MultiIndex.from_product([INTERPOLATIONS, DIFFICULT], names=["interpolation", "difficult"])
@@ -67,43 +66,7 @@ def readings(targets: np.ndarray, scores: np.ndarray, labels: Sequence[str]) -> 
     return table.assign(mAP=table.mean(axis=1), labels_without_positives=table.isna().sum(axis=1))
 
 
-def bootstrap(
-    targets: np.ndarray,
-    scores: np.ndarray,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-    interpolation: str = "none",
-    difficult: str = "ignore",
-) -> np.ndarray:
-    """Average precision of every label in each of `resamples` draws of the images with replacement (Efron 1979).
-
-    targets, scores, interpolation, difficult: as in `average_precision`. The draws follow from the seed and the
-    number of images alone, so that two models scored on the same images are compared on the same draws.
-
-    Returns (resamples, C) float64, fractions; nan where a draw has no positive of the label.
-    """
-    _check(interpolation, difficult)
-    ranked = _rank(targets, scores)
-    positive, counted = _roles(ranked.targets, difficult)
-    labels, images = positive.shape
-    random = np.random.default_rng(seed)
-    draws = [np.bincount(random.integers(0, images, images), minlength=images) for _ in range(resamples)]
-    times = np.stack(draws).astype(np.int32)
-
-    def of_label(label: int) -> np.ndarray:
-        found = []
-        for first in range(0, resamples, 64):  # as many rankings as a processor's cache holds
-            drawn = times[first : first + 64, ranked.order[label]]
-            thresholds = _thresholds(drawn * positive[label], drawn * counted[label], ranked.last_of_tie[label])
-            found.append(_mean_precision(*thresholds, interpolation))
-        return np.concatenate(found)
-
-    with ThreadPoolExecutor() as pool:
-        return np.stack(list(pool.map(of_label, range(labels))), axis=1)
-
-
-def _rank(targets: np.ndarray, scores: np.ndarray) -> _Ranked:
+def rank(targets: np.ndarray, scores: np.ndarray) -> Ranked:
     targets, scores = np.asarray(targets), np.asarray(scores, dtype=np.float64)
     if targets.shape != scores.shape or targets.ndim != 2 or not targets.size:
         raise StudyError(
@@ -119,16 +82,16 @@ def _rank(targets: np.ndarray, scores: np.ndarray) -> _Ranked:
     scores = np.take_along_axis(scores, order, axis=1)
     last_of_tie = np.ones(scores.shape, dtype=bool)
     last_of_tie[:, :-1] = scores[:, :-1] != scores[:, 1:]
-    return _Ranked(np.take_along_axis(targets.T, order, axis=1), last_of_tie, order)
+    return Ranked(np.take_along_axis(targets.T, order, axis=1), last_of_tie, order)
 
 
-def _average_precision(ranked: _Ranked, interpolation: str, difficult: str) -> np.ndarray:
-    _check(interpolation, difficult)
-    positive, counted = _roles(ranked.targets, difficult)
-    return _mean_precision(*_thresholds(positive, counted, ranked.last_of_tie), interpolation)
+def _average_precision(ranked: Ranked, interpolation: str, difficult: str) -> np.ndarray:
+    check_reading(interpolation, difficult)
+    positive, counted = roles(ranked.targets, difficult)
+    return mean_precision(*thresholds(positive, counted, ranked.last_of_tie), interpolation)
 
 
-def _check(interpolation: str, difficult: str) -> None:
+def check_reading(interpolation: str, difficult: str) -> None:
     if interpolation not in INTERPOLATIONS or difficult not in DIFFICULT:
         raise StudyError(
             f"There is no reading {interpolation!r} with difficult {difficult!r}: "
@@ -136,40 +99,40 @@ def _check(interpolation: str, difficult: str) -> None:
         )
 
 
-def _roles(targets: np.ndarray, difficult: str) -> tuple[np.ndarray, np.ndarray]:
+def roles(targets: np.ndarray, difficult: str) -> tuple[np.ndarray, np.ndarray]:
     """Which images are positive, and which are counted at all: like targets, bool."""
     positive = targets != 0 if difficult == "positive" else targets == 1
     return positive, targets != -1 if difficult == "ignore" else np.ones_like(positive)
 
 
-def _thresholds(positive: np.ndarray, counted: np.ndarray, last_of_tie: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positives found by each threshold (rankings, N) and its precision (rankings, N).
+def thresholds(positive: np.ndarray, counted: np.ndarray, last_of_tie: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """True positives down to each threshold (rankings, N) and its precision (rankings, N).
 
     positive, counted: (rankings, N), by falling score: whether an image is, or how many times.
-    Inside a tie, where no threshold lies, found repeats the last threshold's and the precision is 0.
+    Inside a tie, where no threshold lies, the count repeats the last threshold's and the precision is 0.
     """
-    found = np.cumsum(positive, axis=1, dtype=np.int32) * last_of_tie
-    found = np.maximum.accumulate(found, axis=1)
-    seen = np.cumsum(counted, axis=1, dtype=np.int32)
-    return found, found * last_of_tie / np.maximum(seen, 1)
+    true_positives = np.cumsum(positive, axis=1, dtype=np.int32) * last_of_tie
+    true_positives = np.maximum.accumulate(true_positives, axis=1)
+    ranked = np.cumsum(counted, axis=1, dtype=np.int32)
+    return true_positives, true_positives * last_of_tie / np.maximum(ranked, 1)
 
 
-def _mean_precision(found: np.ndarray, precision: np.ndarray, interpolation: str) -> np.ndarray:
+def mean_precision(true_positives: np.ndarray, precision: np.ndarray, interpolation: str) -> np.ndarray:
     """AP of each ranking: (rankings,), nan without positives."""
     if interpolation != "none":
         precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     mean = _eleven_points if interpolation == "11-point" else _area
-    return np.where(found[:, -1] > 0, mean(found, precision), np.nan)
+    return np.where(true_positives[:, -1] > 0, mean(true_positives, precision), np.nan)
 
 
-def _area(found: np.ndarray, precision: np.ndarray) -> np.ndarray:
+def _area(true_positives: np.ndarray, precision: np.ndarray) -> np.ndarray:
     """Sum over the thresholds of the recall gained × precision: (rankings,)."""
-    gained = np.diff(found, axis=1, prepend=0)
-    return np.einsum("cn,cn->c", gained, precision) / np.maximum(found[:, -1], 1)
+    recalled = np.diff(true_positives, axis=1, prepend=0)
+    return np.einsum("cn,cn->c", recalled, precision) / np.maximum(true_positives[:, -1], 1)
 
 
-def _eleven_points(found: np.ndarray, precision: np.ndarray) -> np.ndarray:
+def _eleven_points(true_positives: np.ndarray, precision: np.ndarray) -> np.ndarray:
     """Mean of the monotone precision at recall 0, 0.1, ..., 1: (rankings,)."""
-    # In whole numbers, found / positives >= t / 10 is exact: as floats, 3 * 0.1 exceeds a recall of 3 / 10.
-    firsts = [np.searchsorted(10 * row, np.arange(11) * row[-1]) for row in found]
+    # In whole numbers, true_positives / positives >= t / 10 is exact: as floats, 3 * 0.1 exceeds a recall of 3 / 10.
+    firsts = [np.searchsorted(10 * row, np.arange(11) * row[-1]) for row in true_positives]
     return np.take_along_axis(precision, np.stack(firsts), axis=1).mean(axis=1)

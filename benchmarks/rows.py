@@ -18,6 +18,7 @@ from lightning_fabric import Fabric
 from PIL import Image
 
 from attnsem import datasets, engine, metrics, stages, training
+from attnsem.analysis.statistics import bootstrap
 from attnsem.datasets import scenes
 from attnsem.datasets.prepared import Prepared, prepare
 from attnsem.engine import fastest_precision, launched
@@ -322,7 +323,7 @@ def metric_rows(setting: Setting) -> Iterator[Row]:
         yield setting.compare(
             f"bootstrap of {images} × {labels}: scikit-learn in a loop (10 resamples) / ours (1,000)",
             lambda targets=targets, scores=scores: plain.bootstrap(targets, scores, 10),
-            lambda targets=targets, scores=scores: metrics.bootstrap(targets, scores, resamples=1000),
+            lambda targets=targets, scores=scores: bootstrap(targets, scores, resamples=1000),
             of=1000,
             plain_of=10,
             unit="a resample",

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from attnsem import metrics, stages
+from attnsem.analysis.statistics import bootstrap
 from attnsem.files import ROOT
 from attnsem.paper import settings
 from benchmarks import plain, readings, report
@@ -26,7 +27,7 @@ def test_the_plain_nine_readings_are_ours():
 
 
 def test_the_plain_bootstrap_is_ours():
-    assert plain.bootstrap(TARGETS, SCORES, 5) == pytest.approx(metrics.bootstrap(TARGETS, SCORES, resamples=5))
+    assert plain.bootstrap(TARGETS, SCORES, 5) == pytest.approx(bootstrap(TARGETS, SCORES, resamples=5))
 
 
 def test_operations_and_bytes_of_a_product():

@@ -97,15 +97,15 @@ def test_growth_draws_time_and_memory_beside_what_is_proportional():
 
 
 def test_differences_show_their_intervals_and_the_papers():
-    table = pd.DataFrame({"difference": [0.5, -1], "low": [0.1, -2], "high": [0.8, 0.5]}, ["ours", "other"])
-    figure = drawn(differences(table.rename_axis("less theirs"), "two", pd.Series({"ours": 0.9})))
+    table = pd.DataFrame({"Δ mAP": [0.5, -1], "low": [0.1, -2], "high": [0.8, 0.5]}, ["ours", "other"])
+    figure = drawn(differences(table, "two", pd.Series({"ours": 0.9}), other="theirs"))
     ax = figure.axes[0]
     assert [text.get_text() for text in ax.get_yticklabels()] == ["ours", "other"]
     bars = ax.containers[0].lines[2][0].get_segments()
     assert np.allclose([[ends[0][0], ends[1][0]] for ends in bars], [[0.1, 0.8], [-2, 0.5]])
     published = next(line for line in ax.lines if line.get_label() == "the paper's").get_xdata()
     assert published[0] == 0.9 and np.isnan(published[1])
-    assert "less theirs" in ax.get_xlabel()
+    assert ax.get_xlabel() == "Δ mAP vs. theirs (points), 95 % bootstrap interval"
 
 
 def test_label_columns_stand_side_by_side():

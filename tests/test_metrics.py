@@ -5,7 +5,8 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from attnsem import StudyError
-from attnsem.metrics import DIFFICULT, INTERPOLATIONS, average_precision, bootstrap, mean_average_precision, readings
+from attnsem.analysis.statistics import bootstrap
+from attnsem.metrics import DIFFICULT, INTERPOLATIONS, average_precision, mean_average_precision, readings
 
 
 def column(values):
@@ -172,19 +173,19 @@ def test_refuses_unknown_readings_and_a_wrong_number_of_names():
 @pytest.mark.parametrize("levels", [None, 4])
 def test_bootstrap_is_scikit_learn_on_the_drawn_images(difficult, levels):
     targets, scores = random_case(1, levels=levels)
-    found = bootstrap(targets, scores, resamples=70, seed=5, difficult=difficult)
+    resamples = bootstrap(targets, scores, resamples=70, seed=5, difficult=difficult)
     random = np.random.default_rng(5)
-    for row in found:
+    for row in resamples:
         draw = random.integers(0, len(targets), len(targets))
-        wanted = [average_precision_score(t, s) for t, s in each_label(targets[draw], scores[draw], difficult)]
-        assert row == pytest.approx(wanted)
+        expected = [average_precision_score(t, s) for t, s in each_label(targets[draw], scores[draw], difficult)]
+        assert row == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 def test_bootstrap_in_every_interpolation(interpolation):
     targets, scores = random_case(2)
-    found, random = bootstrap(targets, scores, resamples=3, interpolation=interpolation), np.random.default_rng(0)
-    for row in found:
+    resamples, random = bootstrap(targets, scores, resamples=3, interpolation=interpolation), np.random.default_rng(0)
+    for row in resamples:
         draw = random.integers(0, len(targets), len(targets))
         assert row == pytest.approx(average_precision(targets[draw], scores[draw], interpolation=interpolation))
 

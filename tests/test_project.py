@@ -71,7 +71,7 @@ def test_nothing_tracked_knows_a_machine():
 
 
 def test_the_tables_are_those_of_the_recorded_scores():
-    assert results.compared() and [*verify.broken_tables(), *verify.broken_differences()] == []
+    assert results.places() and [*verify.broken_tables(), *verify.broken_differences()] == []
 
 
 def test_a_table_that_is_not_of_the_scores_is_named(monkeypatch):
@@ -79,11 +79,11 @@ def test_a_table_that_is_not_of_the_scores_is_named(monkeypatch):
 
     def other(path):
         table = read(path)
-        return table.assign(difference=table["difference"] + 1) if "difference" in table else table
+        return table.assign(**{"Δ mAP": table["Δ mAP"] + 1}) if "vs." in table else table
 
     monkeypatch.setattr(pd, "read_csv", other)
-    monkeypatch.setattr(verify, "compared", lambda: results.compared()[:1])
-    assert any("says proposed less densenet is 1." in sentence for sentence in verify.broken_differences())
+    monkeypatch.setattr(verify, "places", lambda: results.places()[:1])
+    assert any("says proposed vs. baseline is 1." in sentence for sentence in verify.broken_differences())
 
 
 def test_recorded_scores_are_those_their_manifests_name():

@@ -1,6 +1,7 @@
 """Rows, differences and verdicts from score files that are written here, and checked by hand or by scikit-learn."""
 
 import json
+import re
 from dataclasses import asdict
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from attnsem import StudyError
-from attnsem.analysis import published, results, tables
+from attnsem.analysis import published, results, statistics, tables
 from attnsem.analysis.rows import ROWS, settings_of
 from attnsem.files import checksum, write_arrays, write_json
 from attnsem.runs import NAMED, Run
@@ -17,13 +18,13 @@ from attnsem.runs import NAMED, Run
 LABELS = ["person", "bottle", "sky"]
 
 
-def leave(folder, row, seed, quality, stage=3, **given):
+def leave(folder, row, seed, quality, stage=3, **parameters):
     """A complete run of a row whose scores are the targets with noise."""
     random = np.random.default_rng(0)
     targets = (random.random((300, 3)) < 0.3).astype(np.int8)
     targets[:, 1] &= targets[:, 0]  # no bottle without a person
     targets[0] = -1
-    settings = settings_of(ROWS[row], stage, dataset="scenes", seed=seed, **given)
+    settings = settings_of(ROWS[row], stage, dataset="scenes", seed=seed, **parameters)
     run = Run.of(settings, folder)
     noise = np.random.default_rng((seed, stage)).normal(size=targets.shape)
     scores = (quality * targets + noise).astype(np.float32)
@@ -48,100 +49,122 @@ def runs(tmp_path_factory):
 
 
 @pytest.fixture
-def found(runs):
-    return tables.rows(runs, "scenes", 3)
+def rows(runs):
+    return tables.read_rows(runs, "scenes", 3)
 
 
-def test_mean_and_spread_over_seeds(found, tmp_path):
+def test_mean_and_spread_over_seeds(rows, tmp_path):
     expected = []
     for seed in (0, 1):
         targets, scores = leave(tmp_path, "proposed", seed, 2.0)
         counted = targets[:, 0] >= 0
         ap = [average_precision_score(targets[counted, c], scores[counted, c]) for c in range(3)]
         expected.append(100 * np.mean(ap))
-    row = tables.mean_and_spread(found.values()).loc[("paper", "proposed")]
+    row = tables.mean_and_spread(rows.values()).loc[("paper", "proposed")]
     assert row["mAP"] == pytest.approx(np.mean(expected))
     assert row["sd of seeds"] == pytest.approx(np.std(expected, ddof=1)) and row["seeds"] == 2
 
 
-def test_a_difference_is_over_the_seeds_that_both_have(found):
-    one = found["proposed"].of({"seed0"})
-    assert len(found["proposed"].files) == 2 and len(one.files) == 1
-    measured = tables.difference(one, found["baseline"])
-    own = one.ap()["mAP"].iloc[0] - found["baseline"].ap()["mAP"].iloc[0]
-    assert measured["difference"] == pytest.approx(own) and np.isnan(measured["sd of seeds"])
+def test_a_difference_is_over_the_seeds_that_both_have(rows):
+    one = rows["proposed"].of({"seed0"})
+    assert len(rows["proposed"].files) == 2 and len(one.files) == 1
+    delta = tables.difference(one, rows["baseline"])
+    own = one.ap()["mAP"].iloc[0] - rows["baseline"].ap()["mAP"].iloc[0]
+    assert delta["Δ mAP"] == pytest.approx(own) and np.isnan(delta["sd of seeds"])
 
 
-def test_a_row_without_runs_says_so_and_how_to_run_it(found):
-    row = tables.mean_and_spread(found.values()).loc[("gates", "proposed, logits gate")]
+def test_a_row_without_runs_says_so_and_how_to_run_it(rows):
+    row = tables.mean_and_spread(rows.values()).loc[("gates", "proposed, logits gate")]
     assert row["seeds"] == 0 and pd.isna(row["mAP"])
     assert row["runs"] == "not run: papermill 03_train_stage3.ipynb out.ipynb -p dataset scenes -p gate logits"
 
 
 def test_an_interrupted_run_is_no_row(runs, tmp_path):
     leave(tmp_path, "proposed", 0, 2.0)
-    assert tables.rows(tmp_path, "scenes", 3)["proposed"].files
+    assert tables.read_rows(tmp_path, "scenes", 3)["proposed"].files
     next(tmp_path.rglob("manifest.json")).unlink()
     with pytest.raises(StudyError, match="has no complete run of scenes up to stage 3; name a folder"):
-        tables.rows(tmp_path, "scenes", 3)
+        tables.read_rows(tmp_path, "scenes", 3)
     leave(tmp_path, "baseline", 0, 1.0, stage=1)
-    assert not tables.rows(tmp_path, "scenes", 3)["proposed"].files
+    assert not tables.read_rows(tmp_path, "scenes", 3)["proposed"].files
 
 
-def test_a_difference_has_the_interval_of_paired_resamples(found):
-    measured = tables.difference(found["proposed"], found["baseline"])
-    assert measured["difference"] == pytest.approx(
-        found["proposed"].ap()["mAP"].mean() - found["baseline"].ap()["mAP"].mean()
-    )
-    assert measured["low"] < measured["difference"] < measured["high"] and measured["flips"] == 0
-    same = tables.difference(found["proposed"], found["proposed"])
-    assert same["difference"] == same["low"] == same["high"] == same["sd of seeds"] == 0
-    turned = tables.difference(found["baseline"], found["proposed"])
-    assert (turned["low"], turned["high"]) == pytest.approx((-measured["high"], -measured["low"]))
+def test_a_difference_has_the_interval_of_paired_resamples(rows):
+    delta = tables.difference(rows["proposed"], rows["baseline"])
+    assert delta["Δ mAP"] == pytest.approx(rows["proposed"].ap()["mAP"].mean() - rows["baseline"].ap()["mAP"].mean())
+    assert delta["low"] < delta["Δ mAP"] < delta["high"] and delta["sign flips"] == 0
+    same = tables.difference(rows["proposed"], rows["proposed"])
+    assert same["Δ mAP"] == same["low"] == same["high"] == same["sd of seeds"] == 0
+    turned = tables.difference(rows["baseline"], rows["proposed"])
+    assert (turned["low"], turned["high"]) == pytest.approx((-delta["high"], -delta["low"]))
 
 
-def test_a_difference_over_some_labels(found):
-    ours, theirs = (found[name].ap().mean() for name in ("proposed", "baseline"))
-    measured = tables.difference(found["proposed"], found["baseline"], ["bottle"])
-    assert measured["difference"] == pytest.approx(ours["bottle"] - theirs["bottle"])
+def test_a_difference_over_some_labels(rows):
+    ours, theirs = (rows[name].ap().mean() for name in ("proposed", "baseline"))
+    delta = tables.difference(rows["proposed"], rows["baseline"], ["bottle"])
+    assert delta["Δ mAP"] == pytest.approx(ours["bottle"] - theirs["bottle"])
 
 
 @pytest.mark.parametrize(
     ("low", "high", "claim", "size", "word"),
     [
-        (0.2, 0.9, "gains", 0.5, "holds"),
-        (0.1, 0.4, "gains", 0.5, "does not hold"),
-        (-0.1, 0.6, "gains", 0.5, "undecided here"),
-        (0.0, 0.0, "gains", 0.5, "does not hold"),
-        (-0.4, -0.1, "loses", 0, "holds"),
-        (0.0, 0.0, "loses", 0, "does not hold"),
-        (-0.4, 0.1, "loses", 0, "undecided here"),
-        (-0.1, 0.1, "little", 0, "holds"),
-        (0.3, 0.9, "little", 0, "does not hold"),
-        (-0.1, 0.9, "little", 0, "undecided here"),
-        (-2.0, 0.1, "no gain", 0, "holds"),
-        (0.3, 0.4, "no gain", 0, "does not hold"),
-        (-0.3, 0.4, "no gain", 0, "undecided here"),
+        (0.2, 0.9, "gains", 0.5, "supported"),
+        (0.1, 0.4, "gains", 0.5, "contradicted"),
+        (-0.1, 0.6, "gains", 0.5, "inconclusive"),
+        (0.0, 0.0, "gains", 0.5, "not testable"),
+        (-0.4, -0.1, "loses", 0, "supported"),
+        (0.0, 0.0, "loses", 0, "not testable"),
+        (0.0, 0.1, "loses", 0, "contradicted"),
+        (-0.1, 0.0, "gains", 0.5, "contradicted"),
+        (0.0, 0.0, "little", 0, "not testable"),
+        (0.0, 0.0, "no gain", 0, "not testable"),
+        (-0.4, 0.1, "loses", 0, "inconclusive"),
+        (-0.1, 0.1, "little", 0, "supported"),
+        (0.3, 0.9, "little", 0, "contradicted"),
+        (-0.1, 0.9, "little", 0, "inconclusive"),
+        (-2.0, 0.1, "no gain", 0, "supported"),
+        (0.3, 0.4, "no gain", 0, "contradicted"),
+        (-0.3, 0.4, "no gain", 0, "inconclusive"),
     ],
 )
 def test_verdicts_follow_from_the_interval(low, high, claim, size, word):
-    assert tables.verdict({"low": low, "high": high}, claim, size) == word
+    assert statistics.verdict(low, high, claim, size) == word
 
 
-def test_verdicts_name_what_has_not_been_run(found):
-    table = tables.verdicts(found, 0.5, tables.company("person", found["baseline"]))
-    assert list(table["verdict"]) == ["not run", "holds", "holds", "not run", "holds"]
+def test_verdicts_name_what_has_not_been_run(rows):
+    table = tables.verdicts(rows, 0.5, tables.company("person", rows["baseline"]))
+    assert list(table["verdict"]) == ["not run", "supported", "supported", "not run", "supported"]
     assert table.index[-1].endswith("(bottle)")
+    assert list(tables.verdicts(rows, 0.5, [])["verdict"]) == ["not run", "supported", "supported", "not run"]
 
 
-def test_the_average_of_two_baselines_is_of_their_logits(found, tmp_path):
+def test_a_row_that_is_its_baseline_to_the_last_digit_tests_no_claim(rows):
+    same = rows | {"proposed": rows["baseline"]}
+    assert tables.verdicts(same, 0.5).loc["the whole gains 0.5", "verdict"] == "not testable"
+
+
+def test_differences_name_both_rows(rows):
+    table = tables.differences(rows.values(), rows["baseline"])
+    assert table.index.name == "row" and set(table["vs."]) == {"baseline"} and "baseline" not in table.index
+    assert list(table.columns) == ["Δ mAP", "low", "high", "sign flips", "sd of seeds", "vs."]
+    nothing = tables.differences([rows["baseline"]], rows["baseline"])
+    assert nothing.empty and nothing.drop(columns="vs.").dtypes.eq("float64").all()
+
+
+def test_the_backbone_is_named_beside_a_table(rows):
+    assert tables.backbone(rows, 3) == "densenet_small trained in stage 1, 64 pixels"
+    assert tables.backbone(rows, 4) == "densenet_small fine-tuned, 64 pixels"
+    assert tables.backbone({"proposed": rows["proposed"]}, 3) == "densenet_small, 64 pixels"
+
+
+def test_the_average_of_two_baselines_is_of_their_logits(rows, tmp_path):
     (targets, one), (_, two) = (leave(tmp_path, "baseline", seed, 1.0, stage=1) for seed in (0, 1))
     counted = targets[:, 2] >= 0
     expected = 100 * average_precision_score(targets[counted, 2], (one + two)[counted, 2])
-    assert found[tables.AVERAGED].ap()["sky"].tolist() == pytest.approx([expected, expected])
+    assert rows[tables.AVERAGED].ap()["sky"].tolist() == pytest.approx([expected, expected])
 
 
-def test_selection_shows_what_picking_the_epoch_flatters(runs, tmp_path):
+def test_selection_shows_the_bias_of_picking_the_epoch_on_test(runs, tmp_path):
     leave(tmp_path, "proposed", 0, 2.0)
     leave(tmp_path / "val/lr0.02", "proposed", 0, 2.0)
     history = next((tmp_path / "val").rglob("history.csv"))
@@ -154,23 +177,27 @@ def test_selection_shows_what_picking_the_epoch_flatters(runs, tmp_path):
 def test_recording_keeps_the_scores_of_test_in_float16(runs, tmp_path):
     leave(runs / "val/lr0.02", "proposed", 0, 2.0, train_split="train", test_split="val")
     results.record(runs, "here", tmp_path)
-    kept = Run(tmp_path / "here/scenes/proposed/seed0/stage3")
+    copy = Run(tmp_path / "here/scenes/proposed/seed0/stage3")
     full = Run(runs / "scenes/proposed/seed0/stage3")
-    assert kept.scores()["scores"].dtype == np.float16 and "semantic" not in kept.scores()
-    assert kept.scores()["scores"] == pytest.approx(full.scores()["scores"], rel=1e-3)
-    assert kept.manifest["scores_sha256"] == checksum(kept.folder / "scores.npz")
-    assert kept.manifest["full_scores_sha256"] == full.manifest["scores_sha256"]
+    assert copy.scores()["scores"].dtype == np.float16 and "semantic" not in copy.scores()
+    assert copy.scores()["scores"] == pytest.approx(full.scores()["scores"], rel=1e-3)
+    assert copy.manifest["scores_sha256"] == checksum(copy.folder / "scores.npz")
+    assert copy.manifest["full_scores_sha256"] == full.manifest["scores_sha256"]
     assert not (tmp_path / "here/val/lr0.02/scenes/proposed/seed0/stage3/scores.npz").exists()
     assert (tmp_path / "here/val/lr0.02/scenes/proposed/seed0/stage3/history.csv").exists()
 
 
 def test_differences_are_written_and_shown(runs, tmp_path):
     results.record(runs, "here", tmp_path)
-    assert results.compared(tmp_path) == [(tmp_path / "here", "scenes", 3)]
+    assert results.places(tmp_path) == [(tmp_path / "here", "scenes", 3)]
     results.compare(tmp_path)
-    shown = results.summary(tmp_path / "here", "scenes", 3).set_index("row")
-    assert shown.loc["proposed", "less baseline"].startswith("+") and shown.loc["se", "less baseline"].startswith("-")
-    assert list(results.verdict_lines(tmp_path / "here", "scenes", 3)["verdict"]) == ["holds", "holds", "holds"]
+    deltas = results.summary(tmp_path / "here", "scenes", 3).set_index("row")["Δ mAP vs. baseline (95 % CI)"]
+    assert deltas["proposed"].startswith("+") and deltas["se"].startswith("-") and deltas["baseline"] == ""
+    lines = results.verdict_lines(tmp_path / "here", "scenes", 3)
+    assert list(lines["verdict"]) == ["supported", "supported", "supported"]
+    for name in ("differences", "verdicts"):
+        written = (tmp_path / f"here/scenes/{name}-stage3.csv").read_text()
+        assert all(len(digits) <= 4 for digits in re.findall(r"\d+\.(\d+)", written))
 
 
 def test_published_numbers_are_the_papers():
@@ -190,7 +217,7 @@ def test_the_audit_finds_what_does_not_add_up():
     )
     assert audit.loc["mAP of Proposed", "recomputed"].round(2) == 78.06
     assert audit.loc["mAP of DenseNet"].iloc[0][["printed", "adds up"]].tolist() == [89.9, "by rounding"]
-    table = audit.loc["diningtable: Proposed less DenseNet"]
+    table = audit.loc["diningtable: Proposed vs. DenseNet"]
     assert (table["printed"], round(table["recomputed"], 1), table["adds up"]) == (0.5, 1.5, "no")
     counted = audit[audit.index.str.startswith("labels on which Proposed")]
     assert counted["recomputed"].tolist() == [10, 8] and (counted["adds up"] == "values are missing").all()

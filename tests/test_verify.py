@@ -28,7 +28,7 @@ def home(made, tmp_path):
     return shutil.copytree(made, tmp_path / "home")
 
 
-def found(home):
+def sentences(home):
     results = home / "results"
     return [
         *verify.broken(results),
@@ -46,7 +46,7 @@ FIRST, SECOND = "scenes/densenet/seed0/stage1", "scenes/attention/seed0/stage2"
 
 
 def test_a_whole_chain(home):
-    assert found(home) == []
+    assert sentences(home) == []
 
 
 @pytest.mark.parametrize(
@@ -78,16 +78,16 @@ def test_a_whole_chain(home):
 )  # fmt: skip
 def test_a_broken_link_is_named(home, breaks, says):
     breaks(home)
-    told = found(home)
-    assert told and any(says in sentence for sentence in told), told
+    broken = sentences(home)
+    assert any(says in sentence for sentence in broken), broken
 
 
 def test_a_metric_that_is_not_the_scores(home):
     path = home / "results/one" / FIRST / "metrics.json"
-    told = json.loads(path.read_text())
-    told["readings"]["11-point ignore"]["mAP"] += 5
-    path.write_text(json.dumps(told))
-    (sentence,) = found(home)
+    stored = json.loads(path.read_text())
+    stored["readings"]["11-point ignore"]["mAP"] += 5
+    path.write_text(json.dumps(stored))
+    (sentence,) = sentences(home)
     assert "another mAP (11-point, ignore) than the scores give" in sentence
 
 
@@ -97,6 +97,6 @@ def test_what_is_recorded_here_is_whole():
 
 def test_a_manifest_is_enough_to_train_the_same_again(made, tmp_path):
     for place in (FIRST, SECOND):
-        told = json.loads((made / "one" / place / "manifest.json").read_text())
-        again = stages.train(**told["parameters"], data=made / "data", runs=tmp_path, device="cpu")
-        assert again.manifest["checkpoint_sha256"] == told["checkpoint_sha256"]
+        manifest = json.loads((made / "one" / place / "manifest.json").read_text())
+        again = stages.train(**manifest["parameters"], data=made / "data", runs=tmp_path, device="cpu")
+        assert again.manifest["checkpoint_sha256"] == manifest["checkpoint_sha256"]

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from attnsem import metrics, stages
-from attnsem.analysis import tables
+from attnsem.analysis import statistics, tables
 from attnsem.analysis.attention import Channels
 from attnsem.analysis.tables import Row
 from attnsem.arrays import batches
@@ -285,7 +285,7 @@ def gain_where(row: Row, other: Row, column: int, beside: int, present: bool) ->
             if not (targets[rows, column] == 1).any():
                 return np.nan, np.full(1, np.nan), 0
             own = targets[rows][:, [column]], logits[rows][:, [column]]
-            found.append((100 * metrics.average_precision(*own)[0], 100 * metrics.bootstrap(*own)[:, 0]))
+            found.append((100 * metrics.average_precision(*own)[0], 100 * statistics.bootstrap(*own)[:, 0]))
         sides.append((np.mean([ap for ap, _ in found]), np.mean([draws for _, draws in found], axis=0)))
     return sides[0][0] - sides[1][0], sides[0][1] - sides[1][1], int((own[0] == 1).sum())
 
@@ -352,7 +352,7 @@ def with_others(logits: np.ndarray, targets: np.ndarray, column: int) -> np.ndar
 
 def gains(targets: np.ndarray, scores: dict[str, np.ndarray], base: str = "own logit") -> pd.DataFrame:
     """mAP less that of `base` in points, with 95 % intervals of a paired bootstrap over the images: a row each."""
-    drawn = {name: 100 * np.nanmean(metrics.bootstrap(targets, found), axis=1) for name, found in scores.items()}
+    drawn = {name: 100 * np.nanmean(statistics.bootstrap(targets, found), axis=1) for name, found in scores.items()}
     table = {}
     for name, found in scores.items():
         mean = 100 * metrics.mean_average_precision(targets, found)

@@ -97,16 +97,18 @@ def label_columns(table: pd.DataFrame, title: str) -> Figure:
 
 
 @styled
-def differences(table: pd.DataFrame, title: str, published: pd.Series | None = None) -> Figure:
-    """Differences of mAP with their 95 % intervals, and hollow marks for the paper's.
+def differences(
+    table: pd.DataFrame, title: str, published: pd.Series | None = None, *, other: str = "baseline"
+) -> Figure:
+    """Δ mAP of rows to another one with their 95 % bootstrap intervals, and hollow marks for the paper's.
 
-    table: rows are what is compared, columns difference, low and high, in points; published: points by the same names.
+    table: rows are what is compared, columns Δ mAP, low and high, in points; published: points by the same names.
     """
-    figure, ax = _intervals({"measured, 95 % of resampled test sets": table})
+    figure, ax = _intervals({"ours": table.rename(columns={"Δ mAP": "difference"})})
     if published is not None:
         ax.plot(published.reindex(table.index), range(len(table)), MARKERS[2], markersize=6, color=COLOURS[3],
                 fillstyle="none", label="the paper's")  # fmt: skip
-    ax.set_xlabel(f"points of mAP, {table.index.name}")
+    ax.set_xlabel(f"Δ mAP vs. {other} (points), 95 % bootstrap interval")
     return _titled(figure, title)
 
 

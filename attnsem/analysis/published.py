@@ -10,43 +10,29 @@ from attnsem.files import ROOT
 
 PRINTED = 0.05  # numbers are printed to a tenth of a point
 OLDER = ("CNN-SVM", "CNN-RNN", "RLSD", "Very deep")  # Table 1's methods that are not the paper's own
-NAMES = {  # the paper's rows of Tables 3 and 4 by our variants
-    "DenseNet": "baseline",
-    "DenseNet+att": "att",
-    "DenseNet+SE": "se",
-    "Proposed": "proposed",
-    "SEblock(1)+4Convs": "se1_conv4",
-    "SEblock(1,3)+4Convs": "se13_conv4",
-    "5SEblock+5Convs": "se5_conv5",
-}
+NAMES = {"DenseNet": "baseline", "DenseNet+att": "att", "DenseNet+SE": "se", "Proposed": "proposed"}  # our variants
+NAMES |= {"SEblock(1)+4Convs": "se1_conv4", "SEblock(1,3)+4Convs": "se13_conv4", "5SEblock+5Convs": "se5_conv5"}
 
 
 def table(number: str) -> pd.DataFrame:
-    """Percents of the paper's table "1" to "4" or "figure 3": a row a method, columns labels (data sets in 3 and 4).
-
-    What the text at hand lacks is nan.
-    """
+    """Percents of table "1" to "4" or "figure 3", nan where the text at hand has none: a row a method; columns are
+    labels, in tables 3 and 4 data sets."""
     rows = read(ROOT / "data/published/tables.csv", "percent")
     rows = rows[rows["table"] == number]
-    return rows.pivot(index="method", columns="label", values="percent").loc[
-        rows["method"].unique(), rows["label"].unique()
-    ]
+    percents = rows.pivot(index="method", columns="label", values="percent")
+    return percents.loc[rows["method"].unique(), rows["label"].unique()]
 
 
 def read(path: Path, number: str) -> pd.DataFrame:
-    """A file of published numbers; StudyError where it is none, or a number is no number.
-
-    number: the column of numbers, which may be empty.
-    """
+    """A file of published numbers, in the column `number`, where a cell may be empty; StudyError where it is none."""
     try:
         rows = pd.read_csv(path, dtype=str, encoding="utf-8-sig")
         rows[number] = rows[number].astype(float)
         if rows[["table", "method", "label"]].isna().any(axis=None) or np.isinf(rows[number]).any():
             raise ValueError("a cell is empty, or infinite")
-        if (
-            twice := rows.duplicated([*rows.columns.intersection(["table", "method", "label", "less", "source"])])
-        ).any():
-            raise ValueError(f"line {twice.idxmax() + 2} comes twice")
+        repeated = rows.duplicated([*rows.columns.intersection(["table", "method", "label", "less", "source"])])
+        if repeated.any():
+            raise ValueError(f"line {repeated.idxmax() + 2} comes twice")
     except (OSError, ValueError, KeyError, IndexError) as error:  # pandas' own errors are ValueErrors
         raise StudyError(f"{path} is no table of published numbers ({error}); take it from the repository") from error
     return rows
@@ -64,10 +50,9 @@ def audit() -> pd.DataFrame:
 def _row(where: str, what: str, printed: float, recomputed: float, slack: float) -> dict:
     """slack: by how much the rounding of the values may move what is recomputed from them."""
     gap = round(abs(printed - recomputed), 6)
-    verdict = "yes" if gap <= PRINTED else "by rounding" if gap <= PRINTED + slack else "no"
-    if pd.isna(recomputed):
-        verdict = "values are missing"
-    return {"where": where, "what": what, "printed": printed, "recomputed": recomputed, "adds up": verdict}
+    adds_up = "yes" if gap <= PRINTED else "by rounding" if gap <= PRINTED + slack else "no"
+    adds_up = "values are missing" if pd.isna(recomputed) else adds_up
+    return {"where": where, "what": what, "printed": printed, "recomputed": recomputed, "adds up": adds_up}
 
 
 def _means() -> list[dict]:
@@ -75,17 +60,15 @@ def _means() -> list[dict]:
     for number in ("1", "2"):
         printed = table(number)
         for method, values in printed.iterrows():
-            labels = values.drop("mAP")
-            mean = labels.mean(skipna=False)
-            rows.append(_row(f"table {number}", f"mAP of {method}", values["mAP"], mean, PRINTED))
+            labels, what = values.drop("mAP"), f"mAP of {method}"
+            if len(missing := labels.index[labels.isna()]):
+                mean = (len(labels) * values["mAP"] - labels.sum()) / len(missing)
+                theirs = printed.loc["DenseNet", missing].mean()
+                what += f" ({len(missing)} missing labels would have a mean of {mean:.1f}, DenseNet's of those is "
+                what += f"{theirs:.1f})"
+            rows.append(_row(f"table {number}", what, values["mAP"], labels.mean(skipna=False), PRINTED))
             if number == "2" and rows[-1]["adds up"] == "no":
-                mean = _mean_of_24(values)
-                rows.append(_row("table 2", f"mAP of {method}, over 24 labels", values["mAP"], mean, PRINTED))
-            if labels.isna().any():
-                missing = len(labels) * values["mAP"] - labels.sum()
-                rows[-1]["what"] += f" ({labels.isna().sum()} missing labels would have a mean of "
-                rows[-1]["what"] += f"{missing / labels.isna().sum():.1f}, DenseNet's of those is "
-                rows[-1]["what"] += f"{printed.loc['DenseNet', labels.index[labels.isna()]].mean():.1f})"
+                rows.append(_row("table 2", f"{what}, over 24 labels", values["mAP"], _mean_of_24(values), PRINTED))
     of_24 = _mean_of_24(table("2").loc["Proposed"])
     figure = table("figure 3").loc["Proposed", "mAP"]
     return [*rows, _row("figure 3", "Proposed's mAP against its 24 labels in table 2", figure, of_24, PRINTED)]
@@ -101,7 +84,7 @@ def _differences() -> list[dict]:
     rows = []
     for one in stated.itertuples():
         printed = table(one.table)[one.label]
-        what = f"{one.label}: {one.method} less {one.less}"
+        what = f"{one.label}: {one.method} vs. {one.less}"
         rows.append(_row(one.source, what, one.stated, printed[one.method] - printed[one.less], 2 * PRINTED))
     for number in ("3", "4"):
         for dataset, other in (("voc2007", "1"), ("mirflickr38", "2")):

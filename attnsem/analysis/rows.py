@@ -1,5 +1,6 @@
 """The named rows of the tables: which settings each stands for, and its runs."""
 
+import re
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -8,54 +9,58 @@ from attnsem.files import rooted
 from attnsem.paper import CONTROLS, GATES, VARIANTS, Settings
 from attnsem.runs import Run, complete_run
 
-FIXED = {"alpha_min": paper.ALPHA, "alpha_max": paper.ALPHA}
-REPAIR = "proposed, confidence gate, α fixed"  # chosen on VOC2007's val: CHOICES.md
-REPAIRED = {"variant": "proposed", "gate": "confidence"} | FIXED
-TEXT = {"similarity": "data/text/wordnet.csv", "semantic_loss": 1.0}
 BASELINE, LONGER, POOLING = "baseline", "baseline, trained longer", "attention pooling"
-GROUPS = {  # settings of each row; where a row ends with another stage than its table, that
-    "paper": {
-        BASELINE: {"variant": "densenet", "stage": 1},
-        **{name: {"variant": name} for name in VARIANTS if name != "densenet"},
-    },
-    "gates": {
-        f"{name}, {gate} gate": {"variant": name, "gate": gate}
-        for gate in ("logits", "confidence")
-        for name in ("att", "proposed", "se1_conv4", "se13_conv4", "se5_conv5")
-    },
-    "controls": {
-        POOLING: {"variant": "attended"},
-        **{name: {"variant": name} for name in CONTROLS if name != "attended"},
-        f"{POOLING}, α fixed": {"variant": "attended"} | FIXED,
-        **{f"{name}, α fixed": {"variant": name} | FIXED for name in ("two_layer_fused", "se")},
-        "att, confidence gate, α fixed": REPAIRED | {"variant": "att"},
-        "shuffled, confidence gate, α fixed": REPAIRED | {"variant": "shuffled"},
-        LONGER: {"variant": "densenet", "stage": 4},
-    },
-    "repairs": {
-        REPAIR: REPAIRED,
-        **{
-            f"proposed, {gate} gate, α fixed": {"variant": "proposed", "gate": gate} | FIXED
-            for gate in ("literal", "logits", "signed", "pooled")
-        },
-        **{
-            f"proposed, {gate} gate, semantic loss": {"variant": "proposed", "gate": gate, "semantic_loss": 1.0}
-            for gate in GATES
-            if gate != "logits"
-        },
-        "proposed, confidence gate, out-of-fold baseline": {"variant": "proposed", "gate": "confidence"}
-        | {"baseline_folds": 5},
-    },
-    "future work": {
-        **{f"{REPAIR}, {k} channels": REPAIRED | {"channels_per_label": k} for k in (2, 4)},
-        f"{REPAIR}, semantic loss": REPAIRED | {"semantic_loss": 1.0},
-        f"{REPAIR}, text similarity": REPAIRED | TEXT,
-        f"{REPAIR}, text similarity shuffled": REPAIRED | TEXT | {"similarity_seed": 1},
-    },
+REPAIR = "proposed, confidence gate, α fixed"  # chosen on VOC2007's val: CHOICES.md
+STACKS = ("proposed", "se1_conv4", "se13_conv4", "se5_conv5")
+TEXT = {"similarity": "data/text/wordnet.csv", "semantic_loss": 1.0}
+TERMS = {  # what a term of a row's name stands for; any other is a variant. stage: where another than its table's
+    BASELINE: {"variant": "densenet", "stage": 1},
+    "trained longer": {"stage": 4},
+    POOLING: {"variant": "attended"},
+    **{f"{gate} gate": {"gate": gate} for gate in GATES},
+    "α fixed": {"alpha_min": paper.ALPHA, "alpha_max": paper.ALPHA},
+    "semantic loss": {"semantic_loss": 1.0},
+    "out-of-fold baseline": {"baseline_folds": 5},
+    **{f"{k} channels": {"channels_per_label": k} for k in (2, 4)},
+    "text similarity": TEXT,
+    "text similarity shuffled": TEXT | {"similarity_seed": 1},
 }
+NAMES = {
+    "paper": [BASELINE, *(name for name in VARIANTS if name != "densenet")],
+    "gates": [f"{name}, {gate} gate" for gate in ("logits", "confidence") for name in ("att", *STACKS)],
+    "controls": [
+        *(POOLING, *(name for name in CONTROLS if name != "attended")),
+        *(f"{name}, α fixed" for name in (POOLING, "two_layer_fused", "se")),
+        *(f"{name}, confidence gate, α fixed" for name in ("att", "shuffled")),
+        LONGER,
+    ],
+    "repairs": [
+        *(REPAIR, *(f"proposed, {gate} gate, α fixed" for gate in GATES if gate != "confidence")),
+        *(f"proposed, {gate} gate, semantic loss" for gate in GATES if gate != "logits"),
+        "proposed, confidence gate, out-of-fold baseline",
+    ],
+    "future work": [
+        f"{REPAIR}, {term}"
+        for term in ("2 channels", "4 channels", "semantic loss", "text similarity", "text similarity shuffled")
+    ],
+}
+
+
+def settings_in(name: str) -> dict[str, object]:
+    """What the terms of a row's name stand for."""
+    settings = {}
+    for term in name.split(", "):
+        settings |= TERMS.get(term, {"variant": term})
+    return settings
+
+
+GROUPS = {group: {name: settings_in(name) for name in names} for group, names in NAMES.items()}
 ROWS = {name: row for rows in GROUPS.values() for name, row in rows.items()}  # whatever its group
-FORMER = {"densenet": BASELINE, "attended": POOLING, "repaired": REPAIR}  # words of rows' former names
-FORMER |= {"held": "fixed", "longer": "trained longer", "own loss": "semantic loss", "text": "text similarity"}
+FORMER = {  # words of rows' former names
+    "repaired, shuffled": "shuffled, confidence gate, α fixed",
+    **{"repaired": REPAIR, "densenet": BASELINE, "attended": POOLING, "held": "fixed", "longer": "trained longer"},
+    **{"folds": "out-of-fold baseline", "own loss": "semantic loss", "text": "text similarity"},
+}
 
 
 def stages_of(row: dict, last: int) -> list[int]:
@@ -73,7 +78,9 @@ def near(name: str) -> str:
     """ "; did you mean …?" for what is no row's name, or nothing."""
     renamed = name
     for word, new in FORMER.items():
-        renamed = renamed.replace(word, new)
+        renamed = renamed.replace(word, new) if new not in renamed else renamed
+    renamed = re.sub(rf"\b({'|'.join(GATES)})\b(?! gate)", r"\1 gate", renamed)
+    renamed = re.sub(r"^(\w+ gate)", r"proposed, \1", renamed)
     close = get_close_matches(renamed, ROWS, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; there are {'; '.join(ROWS)}"
 

@@ -1,6 +1,6 @@
-"""Rows of the tables from score files: mean and spread over seeds, and differences by a paired bootstrap."""
+"""Rows of the tables from score files: mean and spread over seeds, differences between rows, verdicts on claims."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -10,11 +10,12 @@ import pandas as pd
 
 from attnsem import StudyError, metrics
 from attnsem.analysis.rows import BASELINE, GROUPS, LONGER, settings_of, stages_of
+from attnsem.analysis.statistics import bootstrap, paired_difference, verdict
 from attnsem.files import rooted
 from attnsem.runs import Run, command
 
-LITTLE = 0.25  # points of mAP; half of what the paper claims on VOC2007
 AVERAGED = "two baselines averaged"
+DIFFERENCE = ["Δ mAP", "low", "high", "sign flips", "sd of seeds"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Row:
 
     @property
     def labels(self) -> list[str]:
-        return _read(self.files[0][0])["labels"].tolist()
+        return read_scores(self.files[0][0])["labels"].tolist()
 
     @property
     def seeds(self) -> list[str]:
@@ -44,144 +45,122 @@ class Row:
         table.columns = self.labels
         return table.assign(mAP=table.mean(axis=1))
 
-    def resampled(self) -> np.ndarray:
+    def readings(self) -> pd.DataFrame:
+        """metrics.readings of the first seed."""
+        return metrics.readings(*logits(self.files[0]), self.labels)
+
+    def resamples(self) -> np.ndarray:
         """(resamples, C) AP (%), mean over the seeds; the same draws of test images for every row."""
-        return np.mean([_bootstrap(files) for files in self.files], axis=0)
+        return np.mean([resampled_ap(files) for files in self.files], axis=0)
 
 
 @cache
-def _read(path: Path) -> dict[str, np.ndarray]:
+def read_scores(path: Path) -> dict[str, np.ndarray]:
     return Run(path.parent).scores()
 
 
 def logits(files: tuple[Path, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Targets and logits (images, C) of a seed, the mean where it has several files."""
-    found = [_read(path) for path in files]
-    return found[0]["targets"], np.mean([one["scores"].astype(np.float32) for one in found], axis=0)
+    arrays = [read_scores(path) for path in files]
+    return arrays[0]["targets"], np.mean([scores["scores"].astype(np.float32) for scores in arrays], axis=0)
 
 
 @cache
-def _bootstrap(files: tuple[Path, ...]) -> np.ndarray:
-    return 100 * metrics.bootstrap(*logits(files))
+def resampled_ap(files: tuple[Path, ...]) -> np.ndarray:
+    return 100 * bootstrap(*logits(files))
 
 
-def rows(runs: str | Path, dataset: str, stage: int) -> dict[str, Row]:
+def read_rows(runs: str | Path, dataset: str, stage: int) -> dict[str, Row]:
     """Every row of rows.GROUPS after that stage, by name; without files where it has not been run.
 
     runs: a folder of runs, or of what is recorded of them under results/. StudyError where it has none.
     """
-    found, folder = {}, rooted(runs)
-    for group, named in GROUPS.items():
-        for name, row in named.items():
+    rows, folder = {}, rooted(runs)
+    for group, names in GROUPS.items():
+        for name, row in names.items():
             if stages := stages_of(row, stage):
                 settings = settings_of(row, stages[-1], dataset=dataset)
-                files = sorted(Run.of(settings, folder).folder.parents[1].glob(f"seed*/stage{stages[-1]}/scores.npz"))
-                complete = tuple((file,) for file in files if Run(file.parent).complete)
-                found[name] = Row(group, name, command(settings), complete)
-    if not any(row.files for row in found.values()):
+                paths = sorted(Run.of(settings, folder).folder.parents[1].glob(f"seed*/stage{stages[-1]}/scores.npz"))
+                files = tuple((path,) for path in paths if Run(path.parent).complete)
+                rows[name] = Row(group, name, command(settings), files)
+    if not any(row.files for row in rows.values()):
         raise StudyError(
             f"{folder} has no complete run of {dataset} up to stage {stage}; name a folder that has by -p runs, or run "
             "a grid (README.md)"
         )
-    seeds = [file for (file,) in found[BASELINE].files]
-    pairs = tuple(zip(seeds, seeds[1:] + seeds[:1], strict=True)) if len(seeds) > 1 else ()
-    found[AVERAGED] = Row("controls", AVERAGED, found[BASELINE].command, pairs)
-    return dict(sorted(found.items(), key=lambda item: list(GROUPS).index(item[1].group)))
+    baselines = [path for (path,) in rows[BASELINE].files]
+    pairs = tuple(zip(baselines, baselines[1:] + baselines[:1], strict=True)) if len(baselines) > 1 else ()
+    rows[AVERAGED] = Row("controls", AVERAGED, rows[BASELINE].command, pairs)
+    return dict(sorted(rows.items(), key=lambda item: list(GROUPS).index(item[1].group)))
 
 
-def seeds(found: dict[str, Row]) -> list[str]:
+def seeds(rows: dict[str, Row]) -> list[str]:
     """Those of which any row has been run."""
-    return sorted({seed.removeprefix("seed") for row in found.values() for seed in row.seeds})
+    return sorted({seed.removeprefix("seed") for row in rows.values() for seed in row.seeds})
 
 
-def mean_and_spread(found: Sequence[Row]) -> pd.DataFrame:
+def backbone(rows: dict[str, Row], stage: int) -> str:
+    """Of a table's runs, as a heading has it: name, whether it was trained, and the images' size."""
+    first = next(row for row in rows.values() if row.files)  # the baseline, where it has been run
+    settings = Run(first.files[0][0].parent).settings
+    trained = "trained in stage 1" if settings.train_backbone else "frozen"
+    trained = "fine-tuned" if stage == 4 else trained if first.name == BASELINE else ""
+    return f"{settings.backbone} {trained}".rstrip() + f", {settings.image_size} pixels"
+
+
+def mean_and_spread(rows: Iterable[Row]) -> pd.DataFrame:
     """mAP (%) by row: mean and standard deviation over seeds, how many; where there are none the command to run."""
     table = {}
-    for row in found:
-        if row.files:
-            ap = row.ap()["mAP"]
-            table[row.group, row.name] = {
-                "mAP": ap.mean(),
-                "sd of seeds": ap.std(),
-                "seeds": len(ap),
-                "runs": "recorded",
-            }
-        else:
-            table[row.group, row.name] = {"seeds": 0, "runs": f"not run: {row.command}"}
-    return pd.DataFrame(table.values(), pd.MultiIndex.from_tuples(table, names=["rows", "row"]))
+    for row in rows:
+        ap = row.ap()["mAP"] if row.files else pd.Series(dtype=float)
+        runs = "recorded" if row.files else f"not run: {row.command}"
+        table[row.group, row.name] = {"mAP": ap.mean(), "sd of seeds": ap.std(), "seeds": len(ap), "runs": runs}
+    return pd.DataFrame(table.values(), pd.MultiIndex.from_tuples(table, names=["kind", "row"]))
 
 
-def by_label(found: Sequence[Row]) -> pd.DataFrame:
+def by_label(rows: Iterable[Row]) -> pd.DataFrame:
     """AP (%) of each label and mAP, mean over seeds: a row a table's row that has been run."""
-    return pd.DataFrame({row.name: row.ap().mean() for row in found if row.files}).T
+    return pd.DataFrame({row.name: row.ap().mean() for row in rows if row.files}).T
 
 
 def difference(row: Row, other: Row, labels: Sequence[str] | None = None) -> dict[str, float]:
-    """row less other in points of mAP, or of the mean AP of some labels, means over the seeds that both have.
-
-    low, high: 95 % interval over 1,000 resamples of the test images, the same for both; flips: the share of them in
-    which the sign is another; sd: standard deviation of the difference over seeds, nan with one.
-    """
-    both = {*row.seeds} & {*other.seeds}
-    row, other = row.of(both), other.of(both)
+    """statistics.paired_difference of two rows, over the seeds that both have: of mAP, or of some labels' mean AP."""
+    seeds = {*row.seeds} & {*other.seeds}
+    row, other = row.of(seeds), other.of(seeds)
     columns = slice(None) if labels is None else [row.labels.index(label) for label in labels]
     ours, theirs = (side.ap().drop(columns="mAP").iloc[:, columns].mean(axis=1) for side in (row, other))
-    point = ours.mean() - theirs.mean()
-    drawn = np.nanmean(row.resampled()[:, columns], axis=1) - np.nanmean(other.resampled()[:, columns], axis=1)
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    flips = float((np.sign(drawn) != np.sign(point)).mean())
-    return {"difference": point, "low": low, "high": high, "flips": flips, "sd of seeds": (ours - theirs).std()}
+    resamples = [np.nanmean(side.resamples()[:, columns], axis=1) for side in (row, other)]
+    return paired_difference(ours, theirs, resamples[0] - resamples[1])
 
 
-def differences(found: Sequence[Row], other: Row) -> pd.DataFrame:
-    """`difference` of each row that has been run to `other`: a row each, columns as there."""
-    table = {row.name: difference(row, other) for row in found if {*row.seeds} & {*other.seeds} and row != other}
-    return pd.DataFrame(table).T.rename_axis(f"less {other.name}")
+def differences(rows: Iterable[Row], other: Row) -> pd.DataFrame:
+    """`difference` of each row that has been run to `other`: a row each, columns as there, and the other row's name."""
+    table = {row.name: difference(row, other) for row in rows if {*row.seeds} & {*other.seeds} and row != other}
+    table = pd.DataFrame.from_dict(table, orient="index", columns=DIFFERENCE, dtype=float)
+    return table.assign(**{"vs.": other.name}).rename_axis("row")
 
 
-def verdict(measured: dict[str, float], claim: str, size: float = 0.0) -> str:
-    """holds, does not hold or undecided here, by the interval alone.
-
-    A row whose α ran to 1 is its baseline to the last digit: its interval is 0 to 0, and a verdict on it says no more.
-    claim: "gains" size points or more of mAP, "loses" (below 0), "little" (within LITTLE of 0), "no gain" (at most
-    LITTLE).
-    """
-    low, high = measured["low"], measured["high"]
-    holds, fails = {
-        "gains": (low > 0 and high >= size, high < size or high <= 0),
-        "loses": (high < 0, low >= 0),
-        "little": (low >= -LITTLE and high <= LITTLE, low > LITTLE or high < -LITTLE),
-        "no gain": (high <= LITTLE, low > LITTLE),
-    }[claim]
-    return "holds" if holds else "does not hold" if fails else "undecided here"
-
-
-def verdicts(found: dict[str, Row], size: float, company: Sequence[str] = ()) -> pd.DataFrame:
+def verdicts(rows: dict[str, Row], size: float, company: Sequence[str] = ()) -> pd.DataFrame:
     """The paper's claims on what has been run. size: the gain it states; company: labels often seen with person."""
+    longer = LONGER if LONGER in rows else BASELINE
     claims = [
-        ("attention alone changes little", "att", "baseline", "little", 0, None),
-        ("SE and convs without attention hurt", "se", "baseline", "loses", 0, None),
-        (f"the whole gains {size}", "proposed", "baseline", "gains", size, None),
+        ("attention alone changes little", "att", BASELINE, "little", 0, None),
+        ("SE and convs without attention hurt", "se", BASELINE, "loses", 0, None),
+        (f"the whole gains {size}", "proposed", BASELINE, "gains", size, None),
         ("deeper stacking does not help", "se5_conv5", "proposed", "no gain", 0, None),
+        (f"the whole gains {size} over the baseline trained as long", "proposed", LONGER, "gains", size, None),
+        (f"labels that often come with person gain ({', '.join(company)})", "proposed", longer, "gains", 0, company),
     ]
-    longer = LONGER if LONGER in found else BASELINE
-    if longer != BASELINE:
-        claims.append(
-            (f"the whole gains {size} over the baseline trained as long", "proposed", longer, "gains", size, None)
-        )
-    if company:
-        claims.append(
-            (f"labels that often come with person gain ({', '.join(company)})", "proposed", longer, "gains", 0, company)
-        )
     table = {}
     for claim, name, other, kind, least, labels in claims:
-        if {*found[name].seeds} & {*found[other].seeds}:
-            measured = difference(found[name], found[other], labels)
-            table[claim] = {"rows": f"{name} less {other}", "verdict": verdict(measured, kind, least)} | measured
-        else:
-            table[claim] = {"rows": f"{name} less {other}", "verdict": "not run"}
-    columns = ["rows", "verdict", "difference", "low", "high", "flips", "sd of seeds"]
-    return pd.DataFrame(table).T.reindex(columns=columns).rename_axis("claim")
+        if other not in rows or (labels is not None and not labels):
+            continue
+        table[claim] = {"rows": f"{name} vs. {other}", "verdict": "not run"}
+        if {*rows[name].seeds} & {*rows[other].seeds}:
+            delta = difference(rows[name], rows[other], labels)
+            table[claim] |= delta | {"verdict": verdict(delta["low"], delta["high"], kind, least)}
+    table = pd.DataFrame.from_dict(table, orient="index").reindex(columns=["rows", "verdict", *DIFFERENCE])
+    return table.rename_axis("claim").astype(dict.fromkeys(DIFFERENCE, float))
 
 
 def stated_gain(dataset: str) -> float:
@@ -198,36 +177,29 @@ def company(label: str, row: Row, share: float = 0.5) -> list[str]:
 
 
 def selection(runs: str | Path, dataset: str, stage: int) -> pd.DataFrame:
-    """mAP (%) on test at the last epoch, at the epoch that val picks, and at the one that test picks; of one seed.
+    """mAP (%) of the first seed on test at the last epoch, at the epoch that val picks, and at the one that test picks.
 
-    The val run is that of the same learning rate, trained on `train`; its epochs count the same.
+    val: the run of the same learning rate that was trained on `train`.
     """
     table, folder = {}, rooted(runs)
-    for row in rows(runs, dataset, stage).values():
+    for row in read_rows(runs, dataset, stage).values():
         if not row.files or row.name == AVERAGED:
             continue
         test = Run(row.files[0][0].parent)
         place = test.folder.relative_to(folder)
-        beside = [folder / "val" / f"lr{test.settings.lr:g}" / place, folder / "val" / place]
-        val = next((Run(place) for place in beside if Run(place).complete), None)
-        if val is None or "mAP" not in test.history or "mAP" not in val.history:
-            continue
-        measured, picked = test.history["mAP"], val.history["mAP"].idxmax()
-        table[row.name] = {
-            "last": measured.iloc[-1],
-            "picked on val": measured[picked],
-            "picked on test": measured.max(),
-            "flattery": measured.max() - measured.iloc[-1],
-        }
-    return pd.DataFrame(table).T
+        candidates = [Run(folder / "val" / f"lr{test.settings.lr:g}" / place), Run(folder / "val" / place)]
+        val = next((run for run in candidates if run.complete), None)
+        if val and "mAP" in test.history and "mAP" in val.history:
+            mean_ap, picked = test.history["mAP"], val.history["mAP"].idxmax()
+            last, best = mean_ap.iloc[-1], mean_ap.max()
+            table[row.name] = [last, mean_ap[picked], best, best - last]
+    columns = ["last", "picked on val", "picked on test", "optimistic bias"]
+    return pd.DataFrame.from_dict(table, orient="index", columns=columns)
 
 
 def with_best_marked(table: pd.DataFrame) -> "pd.io.formats.style.Styler":
     """Best in red and second best in blue in each column, as in the paper's Table 1."""
-
-    def colours(column: pd.Series) -> list[str]:
-        rank = column.rank(ascending=False, method="min")
-        return [{1: "color: #c00; font-weight: bold", 2: "color: #00c; font-weight: bold"}.get(one, "") for one in rank]
-
-    shown = table.style.apply(colours).format(precision=1, na_rep="", escape="html")
-    return shown.format_index(escape="html").format_index(escape="html", axis=1)
+    colours = {1: "color: #c00; font-weight: bold", 2: "color: #00c; font-weight: bold"}
+    styled = table.style.apply(lambda column: column.rank(ascending=False, method="min").map(colours).fillna(""))
+    styled = styled.format(precision=1, na_rep="", escape="html")
+    return styled.format_index(escape="html").format_index(escape="html", axis=1)

@@ -7,15 +7,14 @@ checkpoints, is checked where --data and --runs name it.
 import argparse
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from attnsem import StudyError, metrics, paper
+from attnsem import StudyError, paper
 from attnsem.analysis import tables
-from attnsem.analysis.results import compared, page, with_results
-from attnsem.datasets.prepared import Prepared
+from attnsem.analysis.results import page, places, readings_of, with_results
 from attnsem.files import ROOT, checksum, read_json, rooted
 from attnsem.runs import Run
 
@@ -28,39 +27,34 @@ def broken(results: Path = ROOT / "results") -> Iterator[str]:
         run = Run(path.parent)
         name = run.folder.relative_to(results).as_posix()
         try:
-            manifest, told = run.manifest, read_json(run.folder / "metrics.json")
-            yield from (f"{name}: {sentence}" for sentence in broken_parent(run, manifest))
-            if (scores := run.folder / "scores.npz").exists():
-                if checksum(scores) != manifest["scores_sha256"]:
-                    yield f"{name}: scores.npz is not the file that its manifest names"
-                else:
-                    yield from (f"{name}: {sentence}" for sentence in broken_metrics(run, told))
+            yield from (f"{name}: {sentence}" for sentence in chain(broken_parent(run), broken_scores(run)))
         except (StudyError, KeyError, TypeError, ValueError) as error:
             yield f"{name}: cannot be read ({error})"
 
 
-def broken_parent(run: Run, manifest: dict) -> Iterator[str]:
+def broken_parent(run: Run) -> Iterator[str]:
     """The parent's checkpoint and data, where it is recorded beside the run."""
     before, runs = paper.before(run.settings), run.folder.parents[3]
-    if before is None:
-        return
-    parent = Run.of(before, runs)
-    if not parent.complete and runs.parent.name == "val":  # of learning rates that were tried, with their parents
-        parent = Run.of(before, runs.parent)
-    if not parent.complete:
-        return
-    if parent.manifest["checkpoint_sha256"] != manifest["parent_sha256"]:
+    folders = [runs, runs.parent] if runs.parent.name == "val" else [runs]  # learning rates that were tried share them
+    parent = next((Run.of(before, folder) for folder in folders if before and Run.of(before, folder).complete), None)
+    if parent and parent.manifest["checkpoint_sha256"] != run.manifest["parent_sha256"]:
         yield f"was trained from another checkpoint than that of {parent.folder}"
-    if parent.manifest["data_fingerprint"] != manifest["data_fingerprint"]:
+    if parent and parent.manifest["data_fingerprint"] != run.manifest["data_fingerprint"]:
         yield f"was trained on other data than {parent.folder}"
 
 
-def broken_metrics(run: Run, told: dict) -> Iterator[str]:
-    found = run.scores()
-    table = metrics.readings(found["targets"], found["scores"].astype(np.float32), found["labels"])
-    for reading, row in table.iterrows():
-        if not abs(row["mAP"] - told["readings"][" ".join(reading)]["mAP"]) <= max(ROUNDING, 50 / len(found["ids"])):
-            yield f"metrics.json says another mAP ({', '.join(reading)}) than the scores give, {row['mAP']:.2f}"
+def broken_scores(run: Run) -> Iterator[str]:
+    """The scores, where they are recorded, and the metrics."""
+    scores, stored = run.folder / "scores.npz", read_json(run.folder / "metrics.json")["readings"]
+    if not scores.exists():
+        return
+    if checksum(scores) != run.manifest["scores_sha256"]:
+        yield "scores.npz is not the file that its manifest names"
+        return
+    tolerance = max(ROUNDING, 50 / len(run.scores()["ids"]))
+    for reading, mean_ap in readings_of(run)["mAP"].items():
+        if not abs(mean_ap - stored[" ".join(reading)]["mAP"]) <= tolerance:
+            yield f"metrics.json says another mAP ({', '.join(reading)}) than the scores give, {mean_ap:.2f}"
 
 
 def broken_checkpoints(results: Path, runs: Path, name: str) -> Iterator[str]:
@@ -78,59 +72,60 @@ def broken_checkpoints(results: Path, runs: Path, name: str) -> Iterator[str]:
 
 def broken_data(results: Path, data: Path) -> Iterator[str]:
     """The prepared data that the recorded runs name, and its arrays."""
+    from attnsem.datasets.prepared import Prepared  # torch, which nothing else here needs
+
     fingerprints = {}
     for path in sorted(results.rglob("manifest.json")):
         manifest = read_json(path)
         fingerprints.setdefault(manifest["parameters"]["dataset"], set()).add(manifest["data_fingerprint"])
-    for dataset, known in fingerprints.items():
+    for dataset, recorded in fingerprints.items():
         try:
             prepared = Prepared.load(dataset, data)
         except StudyError as error:
             yield str(error)
             continue
-        if prepared.fingerprint not in known:
-            yield f"{prepared.path} has the fingerprint {prepared.fingerprint[:12]}, which no recorded run has"
-        for path in sorted((data / "arrays" / prepared.description["images"]).glob("*.npy")):
+        if prepared.fingerprint not in recorded:
+            yield f"{prepared.name} has the fingerprint {prepared.fingerprint[:12]}, which no recorded run has"
+        for path in sorted((data / "arrays" / prepared.image_set).glob("*.npy")):
             if checksum(path) != read_json(path.with_suffix(".json"))["sha256"]:
                 yield f"{path} is not the array that was prepared"
 
 
 def broken_tables() -> Iterator[str]:
-    readme = (ROOT / "README.md").read_text()
-    pages = {"README.md": (with_results(readme), readme), "results/README.md": (page(), None)}
-    for name, (wanted, found) in pages.items():
-        if wanted != (found or (ROOT / name).read_text()):
+    pages = {"README.md": with_results, "results/README.md": lambda text: page()}
+    for name, write in pages.items():
+        text = (ROOT / name).read_text()
+        if text != write(text):
             yield f"{name} is not what python -m attnsem.analysis.results writes from the recorded runs"
 
 
 def broken_differences() -> Iterator[str]:
     """Of the tables of differences, by the means that the recorded scores have now; intervals are not drawn again."""
-    for folder, dataset, stage in compared():
+    for folder, dataset, stage in places():
         path = folder / dataset / f"differences-stage{stage}.csv"
-        measured = {row.name: row.ap()["mAP"] for row in tables.rows(folder, dataset, stage).values() if row.files}
-        table = pd.read_csv(path)[["row", "less", "difference", "low", "high"]]
-        for row, less, told, low, high in table.itertuples(index=False):
-            if not {row, less} <= set(measured):
-                yield f"{path} has {row} less {less}, and they are not both recorded"
+        mean_ap = {row.name: row.ap()["mAP"] for row in tables.read_rows(folder, dataset, stage).values() if row.files}
+        table = pd.read_csv(path)[["row", "vs.", "Δ mAP", "low", "high"]]
+        for row, other, stored, low, high in table.itertuples(index=False):
+            if not {row, other} <= set(mean_ap):
+                yield f"{path} has {row} vs. {other}, and they are not both recorded"
                 continue
-            again = (measured[row] - measured[less]).mean()  # of the seeds that both have
-            if not (abs(again - told) <= 1e-4 and low <= high):
-                yield f"{path} says {row} less {less} is {told}, and its scores {again:.4f}"
+            delta = (mean_ap[row] - mean_ap[other]).mean()  # of the seeds that both have
+            if not (abs(delta - stored) <= 1e-4 and low <= high):
+                yield f"{path} says {row} vs. {other} is {stored}, and its scores {delta:.4f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m attnsem.analysis.verify", description=__doc__)
     parser.add_argument("--runs", help="folder of runs with checkpoints, recorded under the same name")
     parser.add_argument("--data", help="folder of prepared data")
-    given = parser.parse_args()
-    results = ROOT / "results"
-    found = [*broken(results), *broken_tables(), *broken_differences()]
-    if given.runs:
-        found += broken_checkpoints(results, rooted(given.runs), rooted(given.runs).name)
-    if given.data:
-        found += broken_data(results, rooted(given.data))
-    print("\n".join(found) or f"{len(list(results.rglob('manifest.json')))} recorded stages: every link holds")
-    sys.exit(bool(found))
+    arguments, results = parser.parse_args(), ROOT / "results"
+    sentences = [*broken(results), *broken_tables(), *broken_differences()]
+    if arguments.runs:
+        sentences += broken_checkpoints(results, rooted(arguments.runs), rooted(arguments.runs).name)
+    if arguments.data:
+        sentences += broken_data(results, rooted(arguments.data))
+    print("\n".join(sentences) or f"{len(list(results.rglob('manifest.json')))} recorded stages: every link holds")
+    sys.exit(bool(sentences))
 
 
 if __name__ == "__main__":

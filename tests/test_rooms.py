@@ -1,0 +1,124 @@
+"""The three rooms: who imports whom, what needs no torch, what re-scoring needs, and how long the files are."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+
+import pandas as pd
+import pytest
+
+from attnsem.files import ROOT, read_json
+
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted((ROOT / "attnsem").rglob("*.py"))
+}
+CORE = [name for name in MODULES if name.count(".") <= 1 and name not in ("attnsem.datasets", "attnsem.analysis")]
+DATASETS = [name for name in MODULES if name.startswith("attnsem.datasets")]
+ANALYSIS = [name for name in MODULES if name.startswith("attnsem.analysis")]
+WITHOUT_TORCH = (
+    *("attnsem.metrics", "attnsem.files", "attnsem.runs", "attnsem.paper", "attnsem.notebook"),
+    *(f"attnsem.analysis.{name}" for name in ("rows", "tables", "results", "published", "statistics", "figures")),
+    "attnsem.analysis.verify",
+)
+TABLE_NOTEBOOKS = sorted((ROOT / "notebooks").glob("0[5-8]_*.ipynb"))
+RESCORING = {"numpy", "pandas", "dateutil", "six", "pytz", "tzdata"}  # numpy and pandas, and what those import
+
+
+def run(program, *arguments):
+    """A fresh interpreter's output, in the project's folder."""
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def imports(name):
+    """The modules of this project that a file imports, also inside functions."""
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in MODULES)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} has a relative import"
+            places = {f"{node.module}.{alias.name}" for alias in node.names}
+            yield from places & set(MODULES)
+            if node.module in MODULES and places - set(MODULES):
+                yield node.module
+
+
+def lines(names):
+    return {name: len(MODULES[name].read_text().splitlines()) for name in names}
+
+
+def test_the_core_and_the_data_sets_know_nothing_of_the_analysis():
+    assert len(CORE) > 10 and len(DATASETS) > 5 and len(ANALYSIS) > 8
+    for name in (*CORE, *DATASETS):
+        assert not {place for place in imports(name) if place.startswith("attnsem.analysis")}, name
+
+
+def test_no_file_is_in_a_circle_of_imports():
+    graph = {name: set(imports(name)) for name in MODULES}
+    assert "attnsem.runs" in graph["attnsem.analysis.tables"]
+    TopologicalSorter(graph).prepare()  # CycleError names the circle
+
+
+@pytest.mark.parametrize(
+    ("room", "most"), [(CORE, 2000), (DATASETS, 700), (ANALYSIS, 1900)], ids=["core", "datasets", "analysis"]
+)
+def test_a_room_keeps_its_size(room, most):
+    assert sum(lines(room).values()) <= most
+
+
+def test_no_file_of_the_core_is_long():
+    assert {name: count for name, count in lines(CORE).items() if count > 300} == {}
+
+
+def import_cells(notebook):
+    sources = ["".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"]]
+    return "\n".join(source for source in sources if source.startswith("%matplotlib inline")).replace("%", "# %")
+
+
+PROGRAMS = {name: f"import {name}" for name in WITHOUT_TORCH}
+PROGRAMS |= {path.stem: import_cells(path) for path in TABLE_NOTEBOOKS}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_what_reads_results_imports_no_torch(name):
+    assert "import attnsem" in PROGRAMS[name] or "from attnsem" in PROGRAMS[name]
+    heavy = ("torch", "torchvision", "lightning_fabric", "timm")
+    program = f"{PROGRAMS[name]}\nimport sys\nprint([name for name in {heavy} if name in sys.modules])"
+    assert run(program).strip() == "[]"
+
+
+BLOCKED = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top not in sys.stdlib_module_names and not top.startswith("_sysconfigdata") and top not in {allowed}:
+            raise ModuleNotFoundError(f"{{name}} is blocked", name=name)
+
+sys.meta_path.insert(0, Blocked())
+for name in ("torch", "torchvision", "lightning_fabric", "timm", "sklearn", "scipy", "matplotlib", "seaborn",
+             "pydantic", "filelock", "tqdm", "PIL"):
+    try:
+        __import__(name)
+    except ImportError:
+        continue
+    sys.exit(f"{{name}} is not blocked")
+"""
+
+
+def test_the_readmes_lines_score_a_file_again_with_numpy_and_pandas_alone():
+    program = next(text for text in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL))
+    path = ROOT / re.search(r'np\.load\("([^"]+)"\)', program)[1]
+    *before, last = program.strip().splitlines()
+    shown = f"table = {last}\nprint(table['mAP'].to_json(orient='values'))"
+    mean_ap = json.loads(run(BLOCKED.format(allowed=RESCORING | {"attnsem"}) + "\n".join([*before, shown])))
+    readings = read_json(path.with_name("metrics.json"))["readings"]
+    recorded = pd.Series({reading: stored["mAP"] for reading, stored in readings.items()})
+    assert len(mean_ap) == 9 and mean_ap == pytest.approx(recorded.tolist(), abs=0.02)

@@ -1,0 +1,65 @@
+"""The names of rows as people type them: what a former name is called now."""
+
+import ast
+
+import pytest
+
+from attnsem import StudyError
+from attnsem.analysis import rows
+from attnsem.files import ROOT
+
+FORMER = {
+    "densenet": "baseline",
+    "densenet, longer": "baseline, trained longer",
+    "attended": "attention pooling",
+    "attended, α held": "attention pooling, α fixed",
+    "repaired": "proposed, confidence gate, α fixed",
+    "repaired, shuffled": "shuffled, confidence gate, α fixed",
+    "confidence, folds": "proposed, confidence gate, out-of-fold baseline",
+    "literal, α held": "proposed, literal gate, α fixed",
+    "confidence, own loss": "proposed, confidence gate, semantic loss",
+    "repaired, text": "proposed, confidence gate, α fixed, text similarity",
+    "proposed, logits": "proposed, logits gate",
+}
+
+
+def check_of_the_snakefile():
+    """The Snakefile's own statement that refuses rows; snakemake itself takes seconds for each."""
+    text = (ROOT / "Snakefile").read_text()
+    start = text.index('for name in config.get("rows"')
+    return compile(ast.parse(text[start : text.index("\nROWS", start)]), "Snakefile", "exec")
+
+
+@pytest.mark.parametrize(("former", "name"), FORMER.items())
+def test_a_former_name_is_refused_with_todays(former, name, tmp_path):
+    with pytest.raises(StudyError) as refused:
+        rows.run_of_row(former, 3, dataset="scenes", runs=tmp_path)
+    assert f"there is no row {former!r}" in str(refused.value) and f"did you mean {name!r}?" in str(refused.value)
+    with pytest.raises(StudyError) as refused:
+        exec(check_of_the_snakefile(), {"config": {"rows": [former]}, "rows": rows, "StudyError": StudyError})
+    assert str(refused.value) == f"there is no row {former!r}; did you mean {name!r}?"
+
+
+@pytest.mark.parametrize("former", ["densenet", "attended"])
+def test_a_former_name_is_refused_although_it_is_a_folder_of_runs(former, tmp_path):
+    folder = tmp_path / "scenes" / former / "seed0/stage1"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+    with pytest.raises(StudyError, match="did you mean"):
+        rows.run_of_row(former, 1, dataset="scenes", runs=tmp_path)
+
+
+@pytest.mark.parametrize("name", rows.ROWS)
+def test_a_rows_own_name_is_the_nearest_to_it(name):
+    assert rows.near(name) == f"; did you mean {name!r}?"
+
+
+def test_a_rows_settings_are_the_terms_of_its_name():
+    assert rows.ROWS["proposed, confidence gate, α fixed, 2 channels"] == {
+        "variant": "proposed",
+        "gate": "confidence",
+        "alpha_min": 0.48,
+        "alpha_max": 0.48,
+        "channels_per_label": 2,
+    }
+    assert rows.ROWS["baseline, trained longer"] == {"variant": "densenet", "stage": 4}
