@@ -57,7 +57,7 @@ coverage: .venv/ready
 
 # What is recorded, link by link: make verify ARGS='--runs runs/voc2007-xception224 --data data'
 verify: .venv/ready
-	$(BIN)/python -m attnsem.analysis.verify $(ARGS)
+	$(BIN)/python -m tests.verify $(ARGS)
 
 # 200 kills at random moments of a tiny study; a quarter of an hour on two cores.
 kills: .venv/ready

@@ -33,12 +33,11 @@ class Backbone(nn.Module):
 
 def probed(trunk: nn.Module, *, mean: tuple, std: tuple) -> Backbone:
     """A backbone whose two numbers are read off one forward pass."""
-    size = 224
     with torch.inference_mode():
-        shape = trunk.eval()(torch.zeros(1, 3, size, size)).shape
+        shape = trunk.eval()(torch.zeros(1, 3, 224, 224)).shape
     if len(shape) != 4:
         raise StudyError(f"the backbone gives an output of {len(shape)} dimensions, not (N, channels, h, w) features")
-    return Backbone(trunk, channels=shape[1], stride=round(size / shape[2]), mean=mean, std=std)
+    return Backbone(trunk, channels=shape[1], stride=round(224 / shape[2]), mean=mean, std=std)
 
 
 def densenet_small() -> nn.Module:
@@ -141,6 +140,5 @@ def build(name: str, weights: str = "none") -> Backbone:
     try:
         return source(name, weights)
     except (OSError, RuntimeError) as error:
-        raise StudyError(
-            f"{weights} weights for backbone {name} cannot be had ({error}); give a local file by weights"
-        ) from error
+        fault = f"{weights} weights for backbone {name} cannot be had"
+        raise StudyError(f"{fault} ({error}); give a local file by weights") from error

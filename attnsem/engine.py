@@ -101,11 +101,13 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
 def share_batchnorm(network: nn.Module, fabric: Fabric) -> nn.Module:
     """Lets BatchNorm see the whole batch where several processes have a part of it each."""
-    if fabric.world_size > 1 and fabric.device.type != "cpu":
-        from timm.layers import convert_sync_batchnorm  # takes two seconds, and one process does not need it
+    if fabric.world_size == 1:
+        return network
+    if fabric.device.type != "cpu":
+        from timm.layers import convert_sync_batchnorm
 
         return convert_sync_batchnorm(network)
-    for name, module in network.named_modules() if fabric.world_size > 1 else ():
+    for name, module in network.named_modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SharedBatchNorm2d
         elif isinstance(module, nn.modules.batchnorm._BatchNorm):

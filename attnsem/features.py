@@ -103,8 +103,9 @@ def cached_maps(fabric: Fabric, network: Network, features: Features) -> Feature
         return maps.unflatten(0, x.shape[:2]).cpu().numpy()
 
     shape = (*features.views.shape[:2], *rows(0, 1).shape[2:])
-    made = partial(fill, target, shape, np.float32, rows, f"attention of {shape[0]} images, {shape[1]} views each")
-    return replace(features, views=made_once(fabric, target, made), of="maps")
+    title = f"attention of {shape[0]} images, {shape[1]} views each"
+    views = made_once(fabric, target, lambda: fill(target, shape, np.float32, rows, title))
+    return replace(features, views=views, of="maps")
 
 
 def state_checksum(network: nn.Module) -> str:

@@ -80,7 +80,7 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def write_tensors(path: Path, state: dict) -> None:
-    import torch  # only here and in load_tensors: what reads results alone does without it
+    import torch  # here and in load_tensors alone: what only reads results does without it
 
     def save(partial: Path) -> None:
         with open(partial, "wb") as file:  # torch keeps to itself why it cannot write a path

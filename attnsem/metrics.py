@@ -69,10 +69,8 @@ def readings(targets: np.ndarray, scores: np.ndarray, labels: Sequence[str]) -> 
 def rank(targets: np.ndarray, scores: np.ndarray) -> Ranked:
     targets, scores = np.asarray(targets), np.asarray(scores, dtype=np.float64)
     if targets.shape != scores.shape or targets.ndim != 2 or not targets.size:
-        raise StudyError(
-            f"Targets have the shape {targets.shape} and scores {scores.shape}: "
-            "both must be (images, labels) and not empty."
-        )
+        shapes = f"Targets have the shape {targets.shape} and scores {scores.shape}"
+        raise StudyError(f"{shapes}: both must be (images, labels) and not empty.")
     if not np.isfinite(scores).all():
         raise StudyError(f"{np.sum(~np.isfinite(scores))} of {scores.size} scores are not finite numbers.")
     if not ((targets == 1) | (targets == 0) | (targets == -1)).all():
@@ -93,10 +91,8 @@ def _average_precision(ranked: Ranked, interpolation: str, difficult: str) -> np
 
 def check_reading(interpolation: str, difficult: str) -> None:
     if interpolation not in INTERPOLATIONS or difficult not in DIFFICULT:
-        raise StudyError(
-            f"There is no reading {interpolation!r} with difficult {difficult!r}: "
-            f"interpolation is one of {INTERPOLATIONS} and difficult one of {DIFFICULT}."
-        )
+        choices = f"interpolation is one of {INTERPOLATIONS} and difficult one of {DIFFICULT}"
+        raise StudyError(f"There is no reading {interpolation!r} with difficult {difficult!r}: {choices}.")
 
 
 def roles(targets: np.ndarray, difficult: str) -> tuple[np.ndarray, np.ndarray]:

@@ -157,7 +157,7 @@ def head_of(variant: Variant, *, channels: int, labels: int, gate: str) -> nn.Mo
         with torch.device("meta"):
             attention = Attention(channels=channels, labels=labels)
             semantic = SemanticPart(channels=labels, labels=labels, variant=VARIANTS["proposed"])
-        parameters = sum(p.numel() for part in (attention, semantic) for p in part.parameters())
+        parameters = sum(p.numel() for p in (*attention.parameters(), *semantic.parameters()))
         return Classifier(channels=channels, labels=labels, hidden=parameters // (channels + labels + 1))
     return None
 

@@ -105,7 +105,7 @@ class Settings(BaseModel):
             raise ValueError(f"alpha_min {self.alpha_min} to alpha_max {self.alpha_max} is no range within 0 and 1")
         if self.similarity and not (self.semantic_loss and self.similarity_weight <= 1):
             raise ValueError(
-                "similarity is blended by 0 to 1 into the targets of ỹ's own loss; give it a semantic_loss"
+                "similarity is blended into the targets of ỹ's own loss, by 0 to 1; give it a semantic_loss"
             )
         if self.baseline_folds == 1:
             raise ValueError("parameter baseline_folds must be 0, or 2 or more")
@@ -135,10 +135,8 @@ SEMANTIC = (
     *("semantic_loss", "baseline_folds", "alpha_min", "alpha_max", "channels_per_label"),
     *("similarity", "similarity_weight", "similarity_seed"),
 )
-INHERITED = (
-    *("dataset", "seed", "backbone", "weights", "train_size", "image_size"),
-    *("train_split", "test_split", "difficult"),
-)
+DATA = ("dataset", "train_size", "image_size", "train_split", "test_split", "difficult")
+INHERITED = (*DATA, "seed", "backbone", "weights")
 
 
 def settings(stage: int, *, dataset: str, **parameters: object) -> Settings:

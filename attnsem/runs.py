@@ -157,8 +157,8 @@ def environment(device: object = "cpu") -> dict:
 
 def cost(seconds: float, device: object = "cpu") -> dict:
     """Wall time in seconds and peak memory in GiB, for a manifest."""
-    usage = {"seconds": round(seconds, 1)}
-    usage["peak_memory_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    usage = {"seconds": round(seconds, 1), "peak_memory_gib": round(peak / 2**20, 2)}
     if str(device).startswith("cuda"):
         usage["peak_gpu_memory_gib"] = round(sys.modules["torch"].cuda.max_memory_allocated(device) / 2**30, 2)
     return usage

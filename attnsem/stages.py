@@ -28,7 +28,6 @@ TRAINED = {
     3: ("semantic", "fusion"),
     4: ("backbone", "classifier", "attention", "semantic", "fusion"),
 }
-STARTS_ANEW = {3: ("semantic.", "fusion.")}  # parts that a stage begins afresh, whatever its parent has
 
 
 @memory_given_back()
@@ -130,7 +129,7 @@ def network_of(settings: Settings, labels: int, state: dict | None = None) -> Ne
         per_label=settings.channels_per_label,
     )
     if state:
-        anew = STARTS_ANEW.get(settings.stage, ())
+        anew = ("semantic.", "fusion.") if settings.stage == 3 else ()  # whatever the parent has
         network.load_state_dict({k: v for k, v in state.items() if not k.startswith(anew)}, strict=False)
     return network
 
@@ -182,9 +181,8 @@ def splits(
     else:
         sizes = settings.train_size, settings.image_size
         inputs = [prepared.images(name, size) for name, size in zip(names, sizes, strict=True)]
-    train_split, test_split = (
-        Split(*part, settings, prepared.ids(name)) for *part, name in zip(inputs, targets, names, strict=True)
-    )
+    parts = zip(inputs, targets, names, strict=True)
+    train_split, test_split = (Split(*part, settings, prepared.ids(name)) for *part, name in parts)
     if settings.similarity and settings.stage > 2:
         alike = similarity(rooted(settings.similarity), prepared.labels, settings.similarity_seed)
         train_split = replace(train_split, similarity=torch.from_numpy(alike))
@@ -228,10 +226,9 @@ def write_manifest(
 
 
 def value_of(text: str) -> object:
-    try:
+    with suppress(ValueError, SyntaxError):
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    return text
 
 
 def main() -> None:

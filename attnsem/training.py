@@ -116,9 +116,8 @@ class Learner:
         if settings.compile:
             compiled(network)
         scales = {"classifier": settings.new_lr} if settings.stage == 1 else {}
-        groups = [
-            {"params": list(getattr(network, name).parameters()), "scale": scales.get(name, 1.0)} for name in trained
-        ]
+        parts = {name: list(getattr(network, name).parameters()) for name in trained}
+        groups = [{"params": part, "scale": scales.get(name, 1.0)} for name, part in parts.items()]
         self.model, self.optimizer = fabric.setup(network, sgd(groups, settings))
 
     def loss(self, output: Output, targets: Tensor, images: int, similarity: Tensor | None) -> Tensor:
@@ -155,7 +154,7 @@ def fit(learner: Learner, run: Run, train: Split, test: Split, origin: dict) -> 
     fabric, settings, fusion = learner.fabric, learner.settings, learner.network.fusion
     progress = restored(learner, run)
     if progress.history and fabric.is_global_zero:
-        write_history(run, progress)  # a kill may have come between the state and its history
+        write_table(run.folder / "history.csv", pd.DataFrame(progress.history), index=False)  # a kill may have preceded it
     machine = {name: part for name, part in environment(fabric.device).items() if name in ("device", "versions")}
     if progress.environments[-1:] != [machine]:
         progress.environments.append(machine)
@@ -264,10 +263,6 @@ def evaluate(fabric: Fabric, network: Network, split: Split, parts: Sequence[str
 def save(learner: Learner, progress: Progress, run: Run, origin: dict) -> None:
     state = {"network": learner.network.state_dict(), "optimizer": learner.optimizer.state_dict()}
     write_tensors(run.resume, state | {"progress": asdict(progress), "origin": origin})
-    write_history(run, progress)
-
-
-def write_history(run: Run, progress: Progress) -> None:
     write_table(run.folder / "history.csv", pd.DataFrame(progress.history), index=False)
 
 

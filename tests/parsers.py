@@ -8,10 +8,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from attnsem.analysis import published, verify
+from attnsem.analysis import published
 from attnsem.datasets import mirflickr, similarity, voc2007
 from attnsem.files import ROOT, load_tensors
 from attnsem.runs import Run
+from tests import verify
 
 RECORDED = ROOT / "results/xception224/voc2007/densenet/seed0/stage1"
 PLACE = Path(tempfile.mkdtemp(prefix="attnsem-parsers-"))

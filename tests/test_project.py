@@ -7,8 +7,9 @@ import tomllib
 import pandas as pd
 import pytest
 
-from attnsem.analysis import results, verify
+from attnsem.analysis import results
 from attnsem.files import ROOT, checksum, read_json
+from tests import verify
 
 LOCK = (ROOT / "requirements.lock").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

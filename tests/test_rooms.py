@@ -22,7 +22,6 @@ ANALYSIS = [name for name in MODULES if name.startswith("attnsem.analysis")]
 WITHOUT_TORCH = (
     *("attnsem.metrics", "attnsem.files", "attnsem.runs", "attnsem.paper", "attnsem.notebook"),
     *(f"attnsem.analysis.{name}" for name in ("rows", "tables", "results", "published", "statistics", "figures")),
-    "attnsem.analysis.verify",
 )
 TABLE_NOTEBOOKS = sorted((ROOT / "notebooks").glob("0[5-8]_*.ipynb"))
 RESCORING = {"numpy", "pandas", "dateutil", "six", "pytz", "tzdata"}  # numpy and pandas, and what those import

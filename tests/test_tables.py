@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -31,7 +30,7 @@ def leave(folder, row, seed, quality, stage=3, **parameters):
     described = {"ids": np.arange(300).astype(str), "labels": np.array(LABELS), "targets": targets}
     write_arrays(run.folder / "scores.npz", described | {"scores": scores, "semantic": scores})
     write_json(run.folder / "metrics.json", {"mAP": 1.0, "parts": {"semantic": 2.0}, "readings": {}})
-    manifest = dict.fromkeys(NAMED) | {"parameters": asdict(settings)}
+    manifest = dict.fromkeys(NAMED) | {"parameters": settings.model_dump()}
     manifest["scores_sha256"] = checksum(run.folder / "scores.npz")
     write_json(run.folder / "manifest.json", manifest)
     pd.DataFrame({"epoch": [1, 2], "loss": [2, 1], "mAP": [60.0, 50.0]}).to_csv(run.folder / "history.csv")

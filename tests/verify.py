@@ -1,4 +1,4 @@
-"""`python -m attnsem.analysis.verify`: every link from the data to the tables of results, and which is broken.
+"""`python -m tests.verify`: every link from the data to the tables of results, and which is broken.
 
 data fingerprint → arrays → checkpoints of the stages → scores → metrics → tables. What is not committed, data and
 checkpoints, is checked where --data and --runs name it.
@@ -115,7 +115,7 @@ def broken_differences() -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m attnsem.analysis.verify", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.verify", description=__doc__)
     parser.add_argument("--runs", help="folder of runs with checkpoints, recorded under the same name")
     parser.add_argument("--data", help="folder of prepared data")
     arguments, results = parser.parse_args(), ROOT / "results"
