@@ -154,7 +154,7 @@ def fit(learner: Learner, run: Run, train: Split, test: Split, origin: dict) -> 
     fabric, settings, fusion = learner.fabric, learner.settings, learner.network.fusion
     progress = restored(learner, run)
     if progress.history and fabric.is_global_zero:
-        write_table(run.folder / "history.csv", pd.DataFrame(progress.history), index=False)  # a kill may have preceded it
+        write_table(run.folder / "history.csv", pd.DataFrame(progress.history), index=False)  # for a kill between
     machine = {name: part for name, part in environment(fabric.device).items() if name in ("device", "versions")}
     if progress.environments[-1:] != [machine]:
         progress.environments.append(machine)

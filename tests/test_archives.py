@@ -368,7 +368,7 @@ def refuse(*given):
     raise SystemExit("asked a server")
 
 socket.create_connection = socket.getaddrinfo = refuse
-import attnsem.stages, attnsem.results, attnsem.dependencies, attnsem.explorer
+import attnsem.stages, attnsem.analysis.results, attnsem.analysis.dependencies, attnsem.analysis.explorer
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
