@@ -14,13 +14,13 @@ from lightning_fabric import Fabric
 
 from attnsem import StudyError, backbones, metrics, paper
 from attnsem.arrays import Prepared
+from attnsem.datasets.similarity import similarity
 from attnsem.engine import fastest_precision, held_by_all, launched, memory_given_back
 from attnsem.features import cached, cached_maps
 from attnsem.files import checksum, held, rooted, write_arrays, write_json, write_tensors
 from attnsem.model import Network
 from attnsem.paper import VARIANTS, Settings, Variant
 from attnsem.runs import Run, cost, environment, lineage, parent_of
-from attnsem.semantics import similarity
 from attnsem.training import Progress, Split, evaluate, fit, out_of_fold, seed_torch
 
 TRAINED = {
