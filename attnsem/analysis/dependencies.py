@@ -18,7 +18,8 @@ from attnsem import metrics, stages
 from attnsem.analysis import tables
 from attnsem.analysis.attention import Channels
 from attnsem.analysis.tables import Row
-from attnsem.arrays import Prepared, batches
+from attnsem.arrays import batches
+from attnsem.datasets.prepared import Prepared
 from attnsem.engine import launched, memory_given_back
 from attnsem.features import cached
 from attnsem.files import rooted
