@@ -20,7 +20,7 @@ def multilabel_loss(logits: Tensor, targets: Tensor, difficult: str = "ignore", 
 def softened(targets: Tensor, similarity: Tensor, share: float) -> Tensor:
     """Targets (N, C) with a share from the labels that are like those present; -1 stays.
 
-    similarity: (C, C) of semantics.similarity.
+    similarity: (C, C) of attnsem.datasets.similarity.
     """
     present = targets.clamp(min=0).float()
     return torch.where(targets < 0, -1.0, (1 - share) * present + share * present @ similarity.T)

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from attnsem.analysis import published
-from attnsem.datasets import mirflickr, similarity, voc2007
+from attnsem.datasets import mirflickr, voc2007
+from attnsem.datasets.similarity import similarity
 from attnsem.files import ROOT, load_tensors
 from attnsem.runs import Run
 from tests import verify
@@ -44,11 +45,11 @@ def published_table(data: bytes) -> None:
 
 
 def similarities(data: bytes) -> None:
-    similarity.similarity(written("vectors.txt", data), ["cat", "dog"])
+    similarity(written("vectors.txt", data), ["cat", "dog"])
 
 
 def similarity_table(data: bytes) -> None:
-    similarity.similarity(written("table.csv", data), ["cat", "dog"])
+    similarity(written("table.csv", data), ["cat", "dog"])
 
 
 def manifest(data: bytes) -> None:

@@ -7,8 +7,13 @@ import struct
 import subprocess
 import sys
 import tarfile
+import threading
+import time
 import zipfile
 import zlib
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -49,8 +54,38 @@ def finder(folder):
     return find(folder, "set/*.txt")
 
 
-def official(*paths, md5=None):
-    return [Archive(path.name, (path.as_uri(),), md5) for path in paths]
+def official(*paths):
+    return [Archive(path.name, (path.as_uri(),), None) for path in paths]
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Gives out a folder's files; breaks off in the middle of /short.tar, and falls silent at /silent.tar."""
+
+    agents: ClassVar = []
+
+    def do_GET(self):
+        self.agents.append(self.headers["User-Agent"])
+        if self.path not in ("/short.tar", "/silent.tar"):
+            return super().do_GET()
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.wfile.write(b"a" * 500)
+        if self.path == "/silent.tar":
+            time.sleep(2)
+
+    def log_message(self, *line):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """The address under which tmp_path is given out."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=tmp_path)) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
 
 
 def names_below(folder):
@@ -144,6 +179,14 @@ def test_too_large(tmp_path, monkeypatch, make, suffix):
         unpack([make(tmp_path / f"x.{suffix}", FILES)], tmp_path)
 
 
+def test_a_name_that_no_file_can_have(tmp_path):
+    member = tarfile.TarInfo("set/odd")
+    member.pax_headers = {"path": "set/o\0dd"}
+    with pytest.raises(StudyError, match=r"x\.tar cannot be unpacked: embedded null byte"):
+        unpack([make_tar(tmp_path / "x.tar", FILES, members=[member])], tmp_path)
+    assert names_below(tmp_path) == ["x.tar"]
+
+
 @pytest.fixture
 def pair(tmp_path):
     (tmp_path / "shelf").mkdir()
@@ -198,30 +241,54 @@ def test_a_copy_that_is_still_being_unpacked_is_not_found(tmp_path):
     assert find(tmp_path, "set/*.txt") is None
 
 
-def test_downloads_once_then_finds_its_copy(pair, tmp_path):
-    found = locate(finder, official(*pair), None, tmp_path / "data")
+def test_downloads_once_then_finds_its_copy(pair, server, tmp_path):
+    archives = [Archive(path.name, (f"{server}/shelf/{path.name}",), None) for path in pair]
+    found = locate(finder, archives, None, tmp_path / "data")
     for path in pair:
         path.unlink()
-    assert locate(finder, official(*pair), None, tmp_path / "data") == found
+    assert locate(finder, archives, None, tmp_path / "data") == found
+    assert set(Handler.agents) == {"attnsem"}
 
 
-def test_download_passes_on_to_the_next_url(pair, tmp_path):
+def test_download_passes_on_to_the_next_url(pair, server, tmp_path):
     one, folder = pair[0], tmp_path / "data"
     md5 = hashlib.md5(one.read_bytes()).hexdigest()
-    urls = ((tmp_path / "gone.tar").as_uri(), pair[1].as_uri(), "no url", one.as_uri())
-    assert download([Archive("one.tar", urls, md5)], folder) == [folder / "one.tar"]
+    addresses = (f"{server}/gone.tar", f"{server}/shelf/two.zip", one.as_uri(), "no url", f"{server}/shelf/one.tar")
+    assert download([Archive("one.tar", addresses, md5)], folder) == [folder / "one.tar"]
     assert (folder / "one.tar").read_bytes() == one.read_bytes()
+    assert names_below(folder) == ["one.tar"]
 
 
-def test_no_source_answers(pair, tmp_path):
-    one, two = pair
-    missing = Archive("missing.tar", ((tmp_path / "missing.tar").as_uri(),), "0" * 32)
-    wrong = Archive("two.zip", (two.as_uri(),), "1" * 32)
+def test_no_source_answers(pair, server, tmp_path):
+    missing = Archive("missing.tar", (f"{server}/missing.tar",), "0" * 32)
+    wrong = Archive("two.zip", (f"{server}/shelf/two.zip",), "1" * 32)
+    one = Archive("one.tar", (f"{server}/shelf/one.tar",), None)
     with pytest.raises(StudyError) as caught:
-        locate(finder, [*official(one), missing, wrong], None, tmp_path / "data")
+        locate(finder, [one, missing, wrong], None, tmp_path / "data")
+    sentence = str(caught.value)
     for words in ("missing.tar (MD5 0000", "one.tar (MD5 none published)", "the published one is 1111", "-p source"):
-        assert words in str(caught.value)
-    assert not (tmp_path / "data/two.zip").exists()
+        assert words in sentence
+    assert "missing.tar: 404" in sentence and "shelf/one.tar" not in sentence
+    assert names_below(tmp_path / "data") == ["one.tar"]
+
+
+@pytest.mark.parametrize("name", ["short.tar", "silent.tar"])
+def test_a_download_that_breaks_off_or_falls_silent_leaves_nothing(server, tmp_path, monkeypatch, name):
+    """Without a checksum to tell it by."""
+    monkeypatch.setattr(archives, "TIMEOUT", 0.5)
+    with pytest.raises(StudyError, match=rf"no source answered \(http.*{name}: .*fetch {name}"):
+        download([Archive(name, (f"{server}/{name}",), None)], tmp_path / "data")
+    assert names_below(tmp_path / "data") == []
+
+
+@pytest.mark.parametrize("is_jupyterlab", [True, False])
+def test_a_download_shows_its_bytes_in_jupyterlab_and_nothing_in_batch(
+    pair, server, tmp_path, monkeypatch, capsys, is_jupyterlab
+):
+    monkeypatch.setattr(archives, "IN_JUPYTERLAB", is_jupyterlab)
+    download([Archive("one.tar", (f"{server}/shelf/one.tar",), None)], tmp_path / "data")
+    line = capsys.readouterr().err
+    assert ("one.tar: 100%" in line and "k/10.2k" in line) if is_jupyterlab else line == ""
 
 
 def test_offline(tmp_path):
@@ -347,11 +414,11 @@ def test_a_zip_that_says_less_than_it_holds(tmp_path):
     assert names_below(tmp_path) == ["x.zip"]
 
 
-def test_a_download_of_another_sha256_is_refused_though_its_md5_is_right(pair, tmp_path):
+def test_a_download_of_another_sha256_is_refused_though_its_md5_is_right(pair, server, tmp_path):
     data = pair[0].read_bytes()
     md5, sha256 = hashlib.md5(data).hexdigest(), hashlib.sha256(data).hexdigest()
     for wrong, right in (("0" * 64, False), (sha256, True)):
-        archive = Archive("one.tar", (pair[0].as_uri(),), md5, wrong)
+        archive = Archive("one.tar", (f"{server}/shelf/one.tar",), md5, wrong)
         if right:
             assert download([archive], tmp_path / "data") == [tmp_path / "data/one.tar"]
         else:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from attnsem.analysis import dependencies
+from attnsem.analysis import dependencies, planted
 from attnsem.analysis.attention import Channels
 from attnsem.datasets import scenes
 from attnsem.model import Network
@@ -74,10 +74,10 @@ def test_agreement_is_sure_of_a_copy_and_not_of_noise():
 def test_recovered_counts_planted_pairs():
     found = pd.DataFrame(np.zeros((3, 3)), ABC, ABC)
     found.loc["a", "b"], found.loc["c", "b"] = -5, 1
-    planted = {frozenset("ab")}
-    assert dependencies.recovered(found, planted)["precision"] == 1
+    edges = {frozenset("ab")}
+    assert dependencies.recovered(found, edges)["precision"] == 1
     assert dependencies.recovered(found, {frozenset("bc")})["precision"] == 0
-    assert np.isnan(dependencies.recovered(found * 0, planted)["precision"])
+    assert np.isnan(dependencies.recovered(found * 0, edges)["precision"])
 
 
 def test_stackers_find_what_is_in_the_other_logits_and_nothing_where_there_is_nothing():
@@ -110,11 +110,11 @@ def test_interventions_change_one_channel_and_uniform_keeps_its_sum(how):
 
 
 def test_scenes_planted_graph_is_in_the_lift_of_its_labels():
-    vectors, probability = scenes.exact_joint()
+    vectors, probability = planted.exact_joint()
     draws = np.random.default_rng(0).choice(len(vectors), 4000, p=probability)
     lift = dependencies.cooccurrence(vectors[draws], scenes.LABELS)["lift"]
-    planted = {frozenset((label, other)) for label, node in scenes.NETWORK.items() for other in node.company}
-    found = dependencies.recovered(np.log(lift.clip(lower=0.01)), planted)
+    edges = {frozenset((label, other)) for label, node in scenes.NETWORK.items() for other in node.company}
+    found = dependencies.recovered(np.log(lift.clip(lower=0.01)), edges)
     assert found["precision"] > 0.7 > 0.3 > found["chance"]
 
 

@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from attnsem import StudyError
+from attnsem.analysis import planted
 from attnsem.datasets import scenes
 from attnsem.datasets.scenes import LABELS
 
@@ -14,7 +15,7 @@ from attnsem.datasets.scenes import LABELS
 @pytest.fixture(scope="module")
 def seen():
     """visibility() of 6,000 scenes."""
-    return scenes.visibility([f"scene{number:05d}" for number in range(6000)])
+    return planted.visibility([f"scene{number:05d}" for number in range(6000)])
 
 
 def test_drawn_alike_on_any_machine():
@@ -50,7 +51,7 @@ def test_description_agrees_with_itself():
 def test_planted_dependencies_are_in_the_labels(seen):
     """Frequencies of 6,000 scenes against the exact probabilities, within five standard errors."""
     present = seen > 0
-    for row in scenes.dependencies().itertuples():
+    for row in planted.dependencies().itertuples():
         for given, exact in ((present[row.company], row.with_company), (~present[row.company], row.without_company)):
             found = present.loc[given, row.label]
             assert abs(found.mean() - exact) < 5 * np.sqrt(exact * (1 - exact) / len(found)), row
@@ -60,14 +61,14 @@ def test_faint_objects_are_as_many_as_stated_and_company_is_not_certain(seen):
     for label, node in scenes.NETWORK.items():
         there = seen.loc[seen[label] > 0, label]
         assert abs((there == 1).mean() - node.faint) < 0.04
-    pairs = scenes.dependencies()
+    pairs = planted.dependencies()
     assert ((pairs.with_company < 0.9) & (pairs.without_company > 0.02)).all()
 
 
 def test_company_tells_of_what_is_faint_but_not_of_the_control(seen):
     """AP of the exact posterior against that of plain sight, over all labels: the room for dependencies."""
     clear, present = (seen == 2).to_numpy(), (seen > 0).to_numpy()
-    posterior = scenes.exact_posterior(clear).round(9)  # so that what is equal is a tie
+    posterior = planted.exact_posterior(clear).round(9)  # so that what is equal is a tie
     gain = {
         label: average_precision_score(present[:, c], posterior[:, c])
         - average_precision_score(present[:, c], clear[:, c])
@@ -84,8 +85,8 @@ def test_a_model_that_leans_on_company_alone_is_caught(seen):
         c = LABELS.index(label)
         blind = clear.copy()
         blind[:, c] = False
-        alone = average_precision_score(present[:, c], scenes.exact_posterior(blind)[:, c])
-        both = average_precision_score(present[:, c], scenes.exact_posterior(clear)[:, c])
+        alone = average_precision_score(present[:, c], planted.exact_posterior(blind)[:, c])
+        both = average_precision_score(present[:, c], planted.exact_posterior(clear)[:, c])
         assert both - alone > 0.05
 
 

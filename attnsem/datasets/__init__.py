@@ -6,13 +6,12 @@ from pathlib import Path
 
 from attnsem import StudyError
 from attnsem.datasets import mirflickr, scenes, table, voc2007
-from attnsem.datasets.dataset import Dataset
-from attnsem.datasets.images import read_image
+from attnsem.datasets.dataset import Dataset, read_image
 from attnsem.files import rooted, write
 
 __all__ = ["NAMES", "Dataset", "load", "publish_split", "read_image"]
 
-NAMES = ("scenes", "voc2007", "mirflickr24", "mirflickr38")
+NAMES = ("scenes", "voc2007", *mirflickr.LABELS)
 
 
 def load(name: str, *, source: str | Path | None = None, data: str | Path, partial: bool = False) -> Dataset:
@@ -23,14 +22,14 @@ def load(name: str, *, source: str | Path | None = None, data: str | Path, parti
     partial: take those of MIRFlickr's images that are there, or a tenth of the scenes.
     Relative paths start at the project's root. StudyError on an unknown name, and as the readers raise it.
     """
-    source, own = rooted(source) if source else None, name.endswith(".csv")
-    if source and (own or name == "scenes"):
+    source, is_own = rooted(source) if source else None, name.endswith(".csv")
+    if source and (is_own or name == "scenes"):
         raise StudyError(f"{name} takes no source; leave out -p source, or name a real data set by -p dataset")
     if partial and name not in (*mirflickr.LABELS, "scenes"):
         raise StudyError(f"{name} is not read in part; leave out -p partial, which is for MIRFlickr and scenes")
-    if own and Path(name).stem in (*NAMES, "mirflickr"):
+    if is_own and Path(name).stem in (*NAMES, "mirflickr"):
         raise StudyError(f"{name} would share the folders of the study's {Path(name).stem}; rename the file")
-    if own:
+    if is_own:
         return table.load(rooted(name))
     if name == "scenes":
         return scenes.load(**(scenes.TENTH if partial else {}))
@@ -38,15 +37,13 @@ def load(name: str, *, source: str | Path | None = None, data: str | Path, parti
         return voc2007.load(source=source, data=rooted(data))
     if name in mirflickr.LABELS:
         return mirflickr.load(name, source=source, data=rooted(data), partial=partial)
-    near = "".join(f"; did you mean {close}?" for close in difflib.get_close_matches(name, NAMES, n=1))
-    raise StudyError(f"no data set {name!r}: there are {', '.join(NAMES)}, and any path that ends in .csv{near}")
+    hint = "".join(f"; did you mean {close}?" for close in difflib.get_close_matches(name, NAMES, n=1))
+    raise StudyError(f"no data set {name!r}: there are {', '.join(NAMES)}, and any path that ends in .csv{hint}")
 
 
 def publish_split(dataset: Dataset, folder: Path) -> str:
     """Writes <images>_{train,val,test}.txt, an id a line; gives the SHA-256 of the three joined."""
-    digest = hashlib.sha256()
-    for split in ("train", "val", "test"):
-        content = "".join(f"{image}\n" for image in dataset.splits[split]).encode()
+    lists = {split: "".join(f"{i}\n" for i in dataset.splits[split]).encode() for split in ("train", "val", "test")}
+    for split, content in lists.items():
         write(folder / f"{dataset.images}_{split}.txt", lambda path, content=content: path.write_bytes(content))
-        digest.update(content)
-    return digest.hexdigest()
+    return hashlib.sha256(b"".join(lists.values())).hexdigest()

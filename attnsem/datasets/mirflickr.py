@@ -7,8 +7,7 @@ import pandas as pd
 
 from attnsem import StudyError
 from attnsem.datasets.archives import Archive, find, locate
-from attnsem.datasets.dataset import Dataset
-from attnsem.datasets.images import of_files
+from attnsem.datasets.dataset import Dataset, of_files, read_lines
 
 TEXT = """
 animals baby bird car clouds dog female flower food indoor lake male
@@ -19,6 +18,7 @@ male_r1 night_r1 people_r1 portrait_r1 river_r1 sea_r1 tree_r1
 ALL = tuple(TEXT.split())
 LABELS = {"mirflickr24": ALL[:24], "mirflickr38": ALL}
 IMAGES = 25_000
+NUMBERS = frozenset(map(str, range(1, IMAGES + 1)))
 SPLIT_SEED = 0
 
 MIRROR = "http://press.liacs.nl/mirflickr/mirflickr25k.v3b/"
@@ -33,42 +33,30 @@ def load(name: str, *, source: Path | None, data: Path, partial: bool) -> Datase
     partial: take the images there are; else StudyError where any of the 25,000 is missing.
     """
     images, annotations = locate(_folders, ARCHIVES, source, data / "mirflickr")
-    there = {path.name for path in images.glob("im*.jpg")}
-    numbers = [number for number in range(1, IMAGES + 1) if f"im{number}.jpg" in there]
+    names = {path.name for path in images.glob("im*.jpg")}
+    numbers = [number for number in range(1, IMAGES + 1) if f"im{number}.jpg" in names]
     if len(numbers) < (5 if partial else IMAGES):  # 5 still fill train, val and test
-        raise StudyError(
-            f"{images} has {len(numbers)} of {IMAGES} images; add those of {ARCHIVES[0]}, or "
-            "accept a part by -p partial True"
-        )
-    ids = [f"im{number}" for number in numbers]
+        remedy = f"add those of {ARCHIVES[0]}, or accept a part by -p partial True"
+        raise StudyError(f"{images} has {len(numbers)} of {IMAGES} images; {remedy}")
     columns = {label: np.isin(numbers, read_list(annotations / f"{label}.txt")) for label in LABELS[name]}
-    targets = pd.DataFrame(columns, ids, dtype=np.int8)
+    targets = pd.DataFrame(columns, [f"im{number}" for number in numbers], dtype=np.int8)
+    paths = {image: images / f"{image}.jpg" for image in targets.index}
+    splits, notes = split(numbers), tuple(_notes(targets))
     return of_files(
-        {image: images / f"{image}.jpg" for image in ids},
-        name=name,
-        images="mirflickr",
-        labels=LABELS[name],
-        splits=split(numbers),
-        targets=targets,
-        notes=tuple(_notes(targets)),
+        paths, name=name, images="mirflickr", labels=LABELS[name], splits=splits, targets=targets, notes=notes
     )
 
 
 def _folders(folder: Path) -> tuple[Path, Path] | None:
     """Those of the images and of the annotations."""
-    found = find(folder, "im*.jpg"), find(folder, "animals.txt")
-    return found if all(found) else None
+    folders = find(folder, "im*.jpg"), find(folder, "animals.txt")
+    return folders if all(folders) else None
 
 
 def read_list(path: Path) -> list[int]:
     """Image numbers, one a line; StudyError on a line that is none of 1 … 25,000."""
-    if not path.exists():
-        raise StudyError(f"{path} is missing; unpack {ARCHIVES[1]} there")
-    lines = [line.strip() for line in path.read_text("utf-8-sig", errors="replace").splitlines()]
-    for row, line in enumerate(lines, 1):
-        if line and not (line.isascii() and line.isdigit() and 1 <= int(line) <= IMAGES):
-            raise StudyError(f"{path}, line {row}: {line!r} is no image number from 1 to {IMAGES}")
-    return [int(line) for line in lines if line]
+    meaning = f"an image number from 1 to {IMAGES}"
+    return [int(line) for line in read_lines(path, lambda line: line.lstrip("0") in NUMBERS, meaning, ARCHIVES[1])]
 
 
 def split(numbers: list[int]) -> dict[str, tuple[str, ...]]:
@@ -77,8 +65,8 @@ def split(numbers: list[int]) -> dict[str, tuple[str, ...]]:
     The paper's is not published. This one is default_rng(SPLIT_SEED).permutation of the rising numbers: the
     first three fifths are trainval, the first fifth of those val; each is then sorted.
     """
-    drawn = np.random.default_rng(SPLIT_SEED).permutation(numbers)
-    trainval, test = np.split(drawn, [len(drawn) * 3 // 5])
+    permutation = np.random.default_rng(SPLIT_SEED).permutation(numbers)
+    trainval, test = np.split(permutation, [len(permutation) * 3 // 5])
     val, train = np.split(trainval, [len(trainval) // 5])
     parts = {"train": train, "val": val, "trainval": trainval, "test": test}
     return {name: tuple(f"im{number}" for number in sorted(part)) for name, part in parts.items()}
@@ -89,7 +77,7 @@ def _notes(targets: pd.DataFrame) -> list[str]:
     if len(targets) < IMAGES:
         notes.append(f"Partial: {len(targets)} of {IMAGES} images; the split is drawn over these.")
     notes.append(f"{(targets.sum(axis=1) == 0).sum()} of {len(targets)} images have no label; they are kept.")
-    for label in (label for label in targets if label.endswith("_r1")):
+    for label in targets.filter(like="_r1"):
         odd = targets.index[targets[label] > targets[label.removesuffix("_r1")]]
         if len(odd):
             notes.append(f"{len(odd)} images have {label}, but not the label without _r1: {', '.join(odd)}; kept so.")

@@ -19,41 +19,30 @@ def similarity(path: Path, labels: Sequence[str], seed: int = 0) -> np.ndarray:
     Raises StudyError on a file that cannot be read, and on one that lacks a label.
     """
     words = [label.removesuffix("_r1") for label in labels]
-    if not path.is_file():
-        raise StudyError(f"there is no {path}; give a .csv of similarities or word vectors by -p similarity")
     try:
-        found = _table(path) if path.suffix == ".csv" else _cosines(path, set(words))
-    except (ValueError, UnicodeDecodeError) as error:
+        table = pd.read_csv(path, index_col=0) if path.suffix == ".csv" else _cosines(path, set(words))
+        table = table[~table.index.duplicated()].astype(float)
+    except OSError as error:
+        raise StudyError(f"there is no {path}; give a .csv of similarities or word vectors by -p similarity") from error
+    except ValueError as error:
         raise StudyError(f"{path} is neither a .csv of similarities nor word2vec's text format ({error})") from error
-    if missing := [word for word in words if word not in found.index or word not in found.columns]:
+    if missing := [word for word in words if word not in table.index or word not in table.columns]:
         raise StudyError(f"{path} has no {missing[0]!r}; add it, or leave out -p similarity")
-    if seed:
-        words = list(np.random.default_rng(seed).permutation(words))
-    alike = found.loc[words, words].to_numpy(np.float32).clip(min=0)
-    if not np.isfinite(alike).all():
+    order = np.random.default_rng(seed).permutation(words) if seed else words
+    similarities = table.loc[order, order].to_numpy(np.float32).clip(min=0)
+    if not np.isfinite(similarities).all():
         raise StudyError(f"{path} has similarities that are no finite numbers")
-    np.fill_diagonal(alike, 0)
-    total = alike.sum(1, keepdims=True)
-    return np.divide(alike, total, out=np.zeros_like(alike), where=total > 0)
-
-
-def _table(path: Path) -> pd.DataFrame:
-    found = pd.read_csv(path, index_col=0)
-    return found[~found.index.duplicated()].astype(float)
+    np.fill_diagonal(similarities, 0)
+    totals = similarities.sum(1, keepdims=True)
+    return similarities / np.where(totals > 0, totals, 1)
 
 
 def _cosines(path: Path, words: set[str]) -> pd.DataFrame:
-    """Of those words that the file has; a first line with two numbers, how many words and how long, is passed over."""
-    vectors = {}
+    """Of those words that the file has; millions of others, and the line that counts them, are passed over."""
     with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file):
-            word, *values = line.split()
-            if number == 0 and len(values) == 1:
-                continue
-            if word in words:
-                vectors[word] = np.array(values, float)
+        vectors = {word: np.array(values, float) for word, *values in map(str.split, file) if word in words}
     if len({len(vector) for vector in vectors.values()}) > 1:
         raise ValueError("its vectors differ in length")
-    table = pd.DataFrame(vectors).T.astype(float)
-    unit = table.div(np.sqrt((table**2).sum(axis=1)), axis=0)
-    return unit @ unit.T
+    table = pd.DataFrame(vectors, dtype=float)
+    unit = table / np.sqrt((table**2).sum())
+    return unit.T @ unit

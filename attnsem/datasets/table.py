@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 
 from attnsem import StudyError
-from attnsem.datasets.dataset import BOX_COLUMNS, Dataset
-from attnsem.datasets.images import of_files, read_image
+from attnsem.datasets.dataset import BOX_COLUMNS, Dataset, of_files, read_image
 
 SPLITS = ("train", "val", "test")
 VALUES = {"1": 1, "0": 0, "-1": -1, "": -1, "1.0": 1, "0.0": 0, "-1.0": -1}  # pandas writes 1.0 beside empty cells
@@ -26,18 +25,21 @@ def load(path: Path) -> Dataset:
         raise StudyError(f"{path} has no label column beside image and split; add one a label")
     cells = table[list(labels)].apply(lambda column: column.map(VALUES))
     _refuse(path, table, cells.isna(), "1, 0, -1 or empty")
+    paths = {image: path.parent / image for image in table.image}
+    is_missing = table[["image"]].map(lambda image: not paths[image].is_file())
+    _refuse(path, table, is_missing, f"an image file below {path.parent}")
+    _refuse(path, table, table[["image"]].apply(pd.Series.duplicated), "each image once")
+    _refuse(path, table, ~table[["split"]].isin(SPLITS), "train, val or test")
+    splits = {split: tuple(table.image[table.split == split]) for split in SPLITS}
+    if not (splits["train"] and splits["test"]):
+        raise StudyError(f"{path}, column split: train and test are both needed, only val may be missing")
+    splits["trainval"] = splits["train"] + splits["val"]
     targets = cells.astype(np.int8).set_axis(table.image.tolist())
     unlabelled = (targets != 1).all(axis=1).sum()
-    paths = _paths(path, table)
+    notes = (f"{unlabelled} of {len(targets)} images have no label; they are kept.",) if unlabelled else ()
+    name, boxes = path.stem, _boxes(path.with_name(f"{path.stem}_boxes.csv"), labels, paths)
     return of_files(
-        paths,
-        name=path.stem,
-        images=path.stem,
-        labels=labels,
-        splits=_splits(path, table),
-        targets=targets,
-        boxes=_boxes(path.with_name(f"{path.stem}_boxes.csv"), labels, paths),
-        notes=(f"{unlabelled} of {len(targets)} images have no label; they are kept.",) if unlabelled else (),
+        paths, name=name, images=name, labels=labels, splits=splits, targets=targets, boxes=boxes, notes=notes
     )
 
 
@@ -56,27 +58,11 @@ def _read(path: Path, required: list[str]) -> pd.DataFrame:
     return rows.iloc[1:].set_axis(names, axis=1).reset_index(drop=True)
 
 
-def _refuse(path: Path, table: pd.DataFrame, bad: pd.DataFrame, expected: str) -> None:
-    """Raises StudyError for the first true cell of `bad`, which has some of the columns of `table`."""
-    for row, column in np.argwhere(bad)[:1]:
-        found = table[bad.columns[column]][row]
-        raise StudyError(f"{path}, line {row + 2}, column {bad.columns[column]}: {found!r}, expected {expected}")
-
-
-def _paths(path: Path, table: pd.DataFrame) -> dict[str, Path]:
-    images = table[["image"]]
-    missing = images.map(lambda image: not (path.parent / image).is_file())
-    _refuse(path, table, missing, f"an image file below {path.parent}")
-    _refuse(path, table, images.apply(pd.Series.duplicated), "each image once")
-    return {image: path.parent / image for image in table.image}
-
-
-def _splits(path: Path, table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
-    _refuse(path, table, ~table[["split"]].isin(SPLITS), "train, val or test")
-    splits = {split: tuple(table.image[table.split == split]) for split in SPLITS}
-    if not (splits["train"] and splits["test"]):
-        raise StudyError(f"{path}, column split: train and test are both needed, only val may be missing")
-    return splits | {"trainval": splits["train"] + splits["val"]}
+def _refuse(path: Path, table: pd.DataFrame, is_bad: pd.DataFrame, expected: str) -> None:
+    """Raises StudyError for the first true cell of `is_bad`, which has some of the columns of `table`."""
+    for row, column in np.argwhere(is_bad)[:1]:
+        name = is_bad.columns[column]
+        raise StudyError(f"{path}, line {row + 2}, column {name}: {table[name][row]!r}, expected {expected}")
 
 
 def _boxes(path: Path, labels: tuple[str, ...], paths: dict[str, Path]) -> pd.DataFrame:
@@ -91,7 +77,7 @@ def _boxes(path: Path, labels: tuple[str, ...], paths: dict[str, Path]) -> pd.Da
     corners = table[BOX_COLUMNS[2:6]].apply(pd.to_numeric, errors="coerce")
     sizes = {image: read_image(paths[image]).size for image in table.image.unique()}
     corners /= np.array([sizes[image] * 2 for image in table.image]).reshape(-1, 4)
-    inside = (corners >= 0) & (corners <= 1)
-    inside[["xmax", "ymax"]] &= corners[["xmax", "ymax"]].to_numpy() > corners[["xmin", "ymin"]].to_numpy()
-    _refuse(path, table, ~inside, "pixels inside the image, each maximum above its minimum")
+    is_inside = (corners >= 0) & (corners <= 1)
+    is_inside[["xmax", "ymax"]] &= corners[["xmax", "ymax"]].to_numpy() > corners[["xmin", "ymin"]].to_numpy()
+    _refuse(path, table, ~is_inside, "pixels inside the image, each maximum above its minimum")
     return table[BOX_COLUMNS].assign(**corners, difficult=table.difficult.astype(int))

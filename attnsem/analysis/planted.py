@@ -1,0 +1,46 @@
+"""What is planted in `scenes`, exactly: how visible each object is, and what company tells of a label."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from attnsem.datasets.scenes import LABELS, NETWORK, describe
+
+
+def visibility(images: Iterable[str], *, seed: int = 0) -> pd.DataFrame:
+    """(images, C) int8, indexed by image id: 2 where the label's object is clear, 1 where faint, 0 where none."""
+    rows = [{thing.label: 2 - thing.faint for thing in describe(image, seed=seed)} for image in images]
+    return pd.DataFrame([[row.get(label, 0) for label in LABELS] for row in rows], images, LABELS, np.int8)
+
+
+def dependencies() -> pd.DataFrame:
+    """One row an edge of the network: label, company, exact P(label | company) and P(label | no company)."""
+    vectors, probability = exact_joint()
+    present = pd.DataFrame(vectors == 1, columns=LABELS)
+    rows = []
+    for label, company in ((label, company) for label, node in NETWORK.items() for company in node.company):
+        masks = present[company], ~present[company]
+        rows.append((label, company, *(np.average(present[label][mask], weights=probability[mask]) for mask in masks)))
+    return pd.DataFrame(rows, columns=["label", "company", "with_company", "without_company"])
+
+
+def exact_joint() -> tuple[np.ndarray, np.ndarray]:
+    """All label vectors (2^C, C), of 0 and 1, and the probability of each (2^C,)."""
+    vectors = np.arange(2 ** len(LABELS))[:, None] >> np.arange(len(LABELS)) & 1
+    probability = np.ones(len(vectors))
+    for column, node in enumerate(NETWORK.values()):
+        company = vectors[:, [LABELS.index(label) for label in node.company]].sum(1)
+        present = np.array(node.present)[company]
+        probability *= np.where(vectors[:, column], present, 1 - present)
+    return vectors, probability
+
+
+def exact_posterior(clear: np.ndarray) -> np.ndarray:
+    """P(label present | which objects are clearly seen): (N, C) bool -> (N, C), the best that company can tell."""
+    vectors, probability = exact_joint()
+    weight = np.tile(probability, (len(clear), 1))
+    for column, node in enumerate(NETWORK.values()):
+        seen = np.array([[1, node.faint], [0, 1 - node.faint]])  # P(not seen, seen | absent, present)
+        weight *= seen[clear[:, column, None].astype(int), vectors[:, column]]
+    return weight @ vectors / weight.sum(1, keepdims=True)
