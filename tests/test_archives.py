@@ -288,7 +288,7 @@ def test_a_download_shows_its_bytes_in_jupyterlab_and_nothing_in_batch(
     monkeypatch.setattr(archives, "IN_JUPYTERLAB", is_jupyterlab)
     download([Archive("one.tar", (f"{server}/shelf/one.tar",), None)], tmp_path / "data")
     line = capsys.readouterr().err
-    assert ("one.tar: 100%" in line and "k/10.2k" in line) if is_jupyterlab else line == ""
+    assert ("one.tar" in line and "/10.2k" in line) if is_jupyterlab else line == ""
 
 
 def test_offline(tmp_path):
