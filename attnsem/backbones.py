@@ -4,13 +4,12 @@ import importlib
 import re
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from attnsem import StudyError
 from attnsem.files import load_tensors, rooted
 
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 SMALL = "densenet_small"
 OLD_DENSENET_KEY = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
@@ -21,7 +20,7 @@ class Backbone(nn.Module):
     channels, stride: X of eq. (2) is (N, channels, H / stride, W / stride).
     """
 
-    def __init__(self, trunk: nn.Module, *, channels: int, stride: int, mean=IMAGENET[0], std=IMAGENET[1]):
+    def __init__(self, trunk: nn.Module, *, channels: int, stride: int, mean: tuple, std: tuple):
         super().__init__()
         self.trunk, self.channels, self.stride = trunk, channels, stride
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
@@ -32,47 +31,40 @@ class Backbone(nn.Module):
         return self.trunk((images - self.mean) / self.std)
 
 
-def probed(trunk: nn.Module, **statistics: tuple) -> Backbone:
+def probed(trunk: nn.Module, *, mean: tuple, std: tuple) -> Backbone:
     """A backbone whose two numbers are read off one forward pass."""
     size = 224
     with torch.inference_mode():
         shape = trunk.eval()(torch.zeros(1, 3, size, size)).shape
     if len(shape) != 4:
         raise StudyError(f"the backbone gives an output of {len(shape)} dimensions, not (N, channels, h, w) features")
-    return Backbone(trunk, channels=shape[1], stride=round(size / shape[2]), **statistics)
+    return Backbone(trunk, channels=shape[1], stride=round(size / shape[2]), mean=mean, std=std)
 
 
 def densenet_small() -> nn.Module:
     """For `scenes`: three dense blocks, no first pooling, so that 64 × 64 pixels give 8 × 8 positions."""
-    net = torchvision.models.DenseNet(growth_rate=12, block_config=(3, 3, 3), num_init_features=24, num_classes=1)
+    from torchvision.models import DenseNet
+
+    net = DenseNet(growth_rate=12, block_config=(3, 3, 3), num_init_features=24, num_classes=1)
     net.features.pool0 = nn.Identity()
     return net
 
 
-def trunk_of(net: nn.Module) -> nn.Module:
-    """A torchvision network up to its last feature map."""
-    if isinstance(net, torchvision.models.DenseNet):
-        return nn.Sequential(net.features, nn.ReLU())  # its `features` ends at norm5; the ReLU is in `forward`
-    if hasattr(net, "features"):
-        return net.features
-    if hasattr(net, "layer4"):
-        return nn.Sequential(*list(net.children())[:-2])
-    raise StudyError(f"torchvision's {type(net).__name__} has no convolutional trunk that this study knows")
-
-
 def from_torchvision(name: str, weights: str) -> Backbone:
-    pretrained = "DEFAULT" if weights == "imagenet" else None
-    net = densenet_small() if name == SMALL else torchvision.models.get_model(name, weights=pretrained)
-    known = set(net.state_dict())
-    trunk = trunk_of(net)
-    load_file(weights, name, net=net, trunk=trunk, known=known)
-    return probed(trunk)
+    from torchvision.models import DenseNet, get_model
 
-
-def of_timm(name: str) -> bool:
-    import timm  # takes two seconds, which torchvision's backbones need not wait for
-
-    return timm.is_model(name)
+    net = densenet_small() if name == SMALL else get_model(name, weights="DEFAULT" if weights == "imagenet" else None)
+    keys = set(net.state_dict())
+    if isinstance(net, DenseNet):
+        trunk = nn.Sequential(net.features, nn.ReLU())  # its `features` ends at norm5; the ReLU is in `forward`
+    elif hasattr(net, "features"):
+        trunk = net.features
+    elif hasattr(net, "layer4"):
+        trunk = nn.Sequential(*list(net.children())[:-2])
+    else:
+        raise StudyError(f"torchvision's {type(net).__name__} has no convolutional trunk that this study knows")
+    load_file(weights, name, net=net, trunk=trunk, keys=keys)
+    return probed(trunk, **IMAGENET)
 
 
 class TimmTrunk(nn.Module):
@@ -87,13 +79,15 @@ class TimmTrunk(nn.Module):
 def from_timm(name: str, weights: str) -> Backbone:
     import timm
 
+    if not timm.is_model(name):
+        raise StudyError(f"unknown backbone {name!r}: neither torchvision nor timm has it, nor is it module:function")
     net = timm.create_model(name, pretrained=weights == "imagenet")
-    known = set(net.state_dict())
+    keys = set(net.state_dict())
     net.reset_classifier(0)
     if name == "legacy_xception":
         for part in ("conv3", "bn3", "conv4", "bn4", "act4"):
             setattr(net, part, nn.Identity())  # ends at block12 and a ReLU: 1024 channels, as DenseNet-121
-    load_file(weights, name, net=net, trunk=net, known=known)
+    load_file(weights, name, net=net, trunk=net, keys=keys)
     return probed(TimmTrunk(net), mean=net.pretrained_cfg["mean"], std=net.pretrained_cfg["std"])
 
 
@@ -102,32 +96,33 @@ def from_user(name: str, weights: str) -> Backbone:
     module, function = name.split(":", 1)
     try:
         trunk = getattr(importlib.import_module(module), function)()
-        numbers = {key: getattr(trunk, key) for key in ("channels", "stride")}
+        channels, stride = trunk.channels, trunk.stride
     except (ImportError, AttributeError) as error:
         raise StudyError(f"backbone {name} cannot be had ({error}); give it as module:function") from error
-    load_file(weights, name, net=trunk, trunk=trunk, known=set(trunk.state_dict()))
-    return Backbone(trunk, **numbers, **{key: getattr(trunk, key) for key in ("mean", "std") if hasattr(trunk, key)})
+    load_file(weights, name, net=trunk, trunk=trunk, keys=set(trunk.state_dict()))
+    statistics = {key: getattr(trunk, key, default) for key, default in IMAGENET.items()}
+    return Backbone(trunk, channels=channels, stride=stride, **statistics)
 
 
-def load_file(weights: str, name: str, *, net: nn.Module, trunk: nn.Module, known: set[str]) -> None:
-    """Loads a local weight file into the trunk of `net`; its `known` layers outside the trunk are left out.
+def load_file(weights: str, name: str, *, net: nn.Module, trunk: nn.Module, keys: set[str]) -> None:
+    """Loads a local weight file into the trunk of `net`; of its `keys` those outside the trunk are left out.
 
     Raises StudyError naming the first missing, unexpected and misshapen key.
     """
     if weights in ("imagenet", "none"):
         return
     state = {OLD_DENSENET_KEY.sub(r"\1\2", key): value for key, value in load_tensors(rooted(weights)).items()}
-    used = {id(tensor) for tensor in trunk.state_dict(keep_vars=True).values()}
-    wanted = {key: tensor for key, tensor in net.state_dict(keep_vars=True).items() if id(tensor) in used}
+    of_trunk = {id(tensor) for tensor in trunk.state_dict(keep_vars=True).values()}
+    tensors = {key: tensor for key, tensor in net.state_dict(keep_vars=True).items() if id(tensor) in of_trunk}
     faults = {
-        "is missing": [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")],
-        "is unexpected": [key for key in state if key not in known],
-        "has another shape": [key for key in wanted if key in state and wanted[key].shape != state[key].shape],
+        "is missing": [key for key in tensors if key not in state and not key.endswith("num_batches_tracked")],
+        "is unexpected": [key for key in state if key not in keys],
+        "has another shape": [key for key in tensors if key in state and tensors[key].shape != state[key].shape],
     }
     if any(faults.values()):
-        found = ", ".join(f"{keys[0]} {what}" for what, keys in faults.items() if keys)
-        raise StudyError(f"weight file {weights} does not fit backbone {name}: {found}; give this network's own file")
-    net.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
+        first = ", ".join(f"{keys[0]} {fault}" for fault, keys in faults.items() if keys)
+        raise StudyError(f"weight file {weights} does not fit backbone {name}: {first}; give this network's own file")
+    net.load_state_dict({key: state[key] for key in tensors if key in state}, strict=False)
 
 
 def build(name: str, weights: str = "none") -> Backbone:
@@ -135,18 +130,14 @@ def build(name: str, weights: str = "none") -> Backbone:
 
     weights: "imagenet" (downloaded once by torchvision or timm), "none", or a local file. Raises StudyError.
     """
+    from torchvision import models  # like timm, only where a network is built: seconds that many do not need
+
     if weights not in ("imagenet", "none") and not rooted(weights).is_file():
         raise StudyError(f"there is no weight file {weights}; weights is imagenet, none or a file")
-    if ":" in name:
-        source = from_user
-    elif name == SMALL and weights == "imagenet":
+    if name == SMALL and weights == "imagenet":
         raise StudyError(f"{SMALL} has no ImageNet weights; give weights none or a file")
-    elif name == SMALL or name in torchvision.models.list_models(torchvision.models):
-        source = from_torchvision
-    elif of_timm(name):
-        source = from_timm
-    else:
-        raise StudyError(f"unknown backbone {name!r}: neither torchvision nor timm has it, nor is it module:function")
+    in_torchvision = name == SMALL or name in models.list_models(models)
+    source = from_user if ":" in name else from_torchvision if in_torchvision else from_timm
     try:
         return source(name, weights)
     except (OSError, RuntimeError) as error:

@@ -10,22 +10,25 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 from attnsem import StudyError
 from attnsem.files import held
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric  # imported where it is launched: it pulls in torch._dynamo, seconds of it
+
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
-def launched(device: str, *, precision: str, processes: int = 1, nodes: int = 1) -> Fabric:
+def launched(device: str, *, precision: str, processes: int = 1, nodes: int = 1) -> "Fabric":
     """Fabric on `nodes` machines with `processes` each, float32 IEEE's, not TF32. StudyError on an unknown device."""
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies import DDPStrategy
+
     if device not in ("auto", "cpu", "cuda", "mps"):
         raise StudyError(f"parameter device must be one of auto, cpu, cuda, mps, not {device!r}")
     torch.set_float32_matmul_precision("highest")
@@ -59,18 +62,14 @@ def keep_memory() -> None:
 
 def fastest_precision(device: str) -> str:
     """bf16-mixed where the hardware multiplies bfloat16 (Ampere and newer; AVX512-BF16 or AMX), else 32-true."""
-    kind = (
-        (torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")).type
-        if device == "auto"
-        else device
-    )
-    if kind == "cuda":
-        able = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif kind == "cpu":
-        able = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16"))
+    if device == "auto":
+        device = (torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")).type
+    if device == "cuda":
+        multiplies = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        able = False
-    return "bf16-mixed" if able else "32-true"
+        able = torch.cpu.get_capabilities() if device == "cpu" else {}
+        multiplies = able.get("avx512_bf16") or able.get("amx_bf16")
+    return "bf16-mixed" if multiplies else "32-true"
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
@@ -81,6 +80,8 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, K, h, w), this process's images. Returns the same shape."""
+        from torch.distributed.nn.functional import all_reduce
+
         if not self.training:
             return super().forward(x)
         values = x.float()
@@ -96,21 +97,18 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
 
-def share_batchnorm(network: nn.Module, fabric: Fabric) -> nn.Module:
+def share_batchnorm(network: nn.Module, fabric: "Fabric") -> nn.Module:
     """Lets BatchNorm see the whole batch where several processes have a part of it each."""
-    if fabric.world_size == 1:
-        return network
-    if fabric.device.type != "cpu":
+    if fabric.world_size > 1 and fabric.device.type != "cpu":
         from timm.layers import convert_sync_batchnorm  # takes two seconds, and one process does not need it
 
         return convert_sync_batchnorm(network)
-    for name, module in network.named_modules():
+    for name, module in network.named_modules() if fabric.world_size > 1 else ():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SharedBatchNorm2d
         elif isinstance(module, nn.modules.batchnorm._BatchNorm):
-            raise StudyError(
-                f"{name} is a {type(module).__name__}, which several processes on a CPU cannot share; use one process"
-            )
+            kind = type(module).__name__
+            raise StudyError(f"{name} is a {kind}, which several processes on a CPU cannot share; use one process")
     return network
 
 
@@ -122,7 +120,7 @@ def compiled(network: nn.Module) -> None:
 
 
 @contextmanager
-def held_by_all(fabric: Fabric, folder: Path, *, wait: bool = False) -> Iterator[None]:
+def held_by_all(fabric: "Fabric", folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Holds a folder for all processes of a run: the first has the lock, and all fail where it cannot get it.
 
     wait: for another run that has it, as runs side by side do that want the same cache.
@@ -142,14 +140,14 @@ def held_by_all(fabric: Fabric, folder: Path, *, wait: bool = False) -> Iterator
 
 def ahead(work: Callable[[Item], Result], items: Iterable[Item], depth: int = 2) -> Iterator[Result]:
     """work(item) of each item in order, in threads, the next ones begun before they are asked for."""
-    begun = deque()
+    pending = deque()
     with ThreadPoolExecutor(depth) as pool:
         for item in items:
-            begun.append(pool.submit(work, item))
-            if len(begun) > depth:
-                yield begun.popleft().result()
-        while begun:
-            yield begun.popleft().result()
+            pending.append(pool.submit(work, item))
+            if len(pending) > depth:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def largest_batch(work: Callable[[int], Result], device: torch.device) -> Result:

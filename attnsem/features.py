@@ -6,16 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from attnsem.arrays import Images, Prepared, Views, batches, fill, mapped
+from attnsem.arrays import Views, batches, fill, mapped
+from attnsem.datasets.prepared import Prepared
 from attnsem.engine import held_by_all, largest_batch
 from attnsem.model import Network
 from attnsem.paper import Settings
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 VIEWS_SEED = 20468  # views are the same for every seed and stage, so that runs share them
 
@@ -40,12 +44,12 @@ class Features:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batch(self, indices: np.ndarray, which: np.ndarray) -> Tensor:
-        """indices, which: (N,) images and which of their views. Returns (N, K, h, w), read into memory."""
-        found = torch.from_numpy(self.views[self.rows[indices], which])
+    def batch(self, indices: np.ndarray, version: np.ndarray) -> Tensor:
+        """indices, version: (N,) images and which of their views. Returns (N, K, h, w), read into memory."""
+        batch = torch.from_numpy(self.views[self.rows[indices], version])
         if self.baseline is not None:
-            found[:, : self.baseline.shape[2]] = self.baseline[indices, which][..., None, None]
-        return found
+            batch[:, : self.baseline.shape[2]] = self.baseline[indices, version][..., None, None]
+        return batch
 
     def pooled(self) -> Tensor:
         """(rows, V, K) float32 means over the positions."""
@@ -54,7 +58,7 @@ class Features:
 
 
 def cached(
-    fabric: Fabric, backbone: nn.Module, prepared: Prepared, split: str, settings: Settings, *, views: int, data: Path
+    fabric: "Fabric", backbone: nn.Module, prepared: Prepared, split: str, settings: Settings, *, views: int
 ) -> Features:
     """The split's features: `views` augmented ones of training images, or (views=0) the whole test images.
 
@@ -70,12 +74,31 @@ def cached(
         "views": [views, VIEWS_SEED],
         "precision": settings.precision,
     }
-    target = data / "features" / prepared.description["images"] / f"{holder}-{short(key)}.npy"
-    made = partial(compute, fabric, backbone, images, target, settings, views)
-    return Features(made_once(fabric, target, made), rows)
+    target = prepared.folder / "features" / prepared.image_set / f"{holder}-{short(key)}.npy"
+    margin = settings.train_size - settings.image_size
+    crops = [Views.drawn(len(images), margin, VIEWS_SEED, view) for view in range(views)] or [Views.whole(len(images))]
+    backbone.eval()
+
+    @torch.inference_mode()
+    def features(start: int, stop: int, size: int = 1) -> np.ndarray:
+        parts = []
+        for indices in batches(np.arange(start, stop), size):
+            batch = images[indices].to(fabric.device)
+            with fabric.autocast():
+                x = [backbone(view.of(batch, indices, settings.image_size)) for view in crops]
+            parts.append(torch.stack(x, 1).half().cpu())
+        return torch.cat(parts).numpy()
+
+    def make() -> None:
+        shape = (len(images), *features(0, 1).shape[1:])
+        title = f"features of {len(images)} images, {len(crops)} views each"
+        filled = partial(fill, target, shape, np.float16, title=title)
+        largest_batch(lambda size: filled(partial(features, size=size)), fabric.device)
+
+    return Features(made_once(fabric, target, make), rows)
 
 
-def cached_maps(fabric: Fabric, network: Network, features: Features) -> Features:
+def cached_maps(fabric: "Fabric", network: Network, features: Features) -> Features:
     """Network.forward_maps of cached features, float32: all that stage 3 needs while the attention stands still."""
     path = Path(features.views.filename)
     key = [path.stem, state_checksum(nn.ModuleList([network.classifier, network.attention]))]
@@ -86,8 +109,8 @@ def cached_maps(fabric: Fabric, network: Network, features: Features) -> Feature
     def rows(start: int, stop: int) -> np.ndarray:
         x = torch.from_numpy(np.array(features.views[start:stop])).to(fabric.device).float()
         with fabric.autocast():
-            found = network.forward_maps(x.flatten(0, 1).contiguous(memory_format=torch.channels_last))
-        return found.unflatten(0, x.shape[:2]).cpu().numpy()
+            maps = network.forward_maps(x.flatten(0, 1).contiguous(memory_format=torch.channels_last))
+        return maps.unflatten(0, x.shape[:2]).cpu().numpy()
 
     shape = (*features.views.shape[:2], *rows(0, 1).shape[2:])
     made = partial(fill, target, shape, np.float32, rows, f"attention of {shape[0]} images, {shape[1]} views each")
@@ -98,31 +121,10 @@ def short(key: object) -> str:
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
 
 
-def made_once(fabric: Fabric, target: Path, make: Callable[[], None]) -> np.ndarray:
+def made_once(fabric: "Fabric", target: Path, make: Callable[[], None]) -> np.ndarray:
     """The mapped array, made by the first process that asks for it while the others wait."""
     with held_by_all(fabric, target.with_suffix(""), wait=True):
         if fabric.is_global_zero and not target.exists():
             make()
         fabric.barrier()
     return mapped(target)
-
-
-def compute(fabric: Fabric, backbone: nn.Module, images: Images, target: Path, settings: Settings, views: int) -> None:
-    room = settings.train_size - settings.image_size
-    drawn = [Views.drawn(len(images), room, VIEWS_SEED, view) for view in range(views)]
-    drawn = drawn or [Views.whole(len(images))]
-    backbone.eval()
-
-    @torch.inference_mode()
-    def rows(start: int, stop: int, size: int = 1) -> np.ndarray:
-        parts = []
-        for indices in batches(np.arange(start, stop), size):
-            batch = images[indices].to(fabric.device)
-            with fabric.autocast():
-                found = [backbone(view.of(batch, indices, settings.image_size)) for view in drawn]
-            parts.append(torch.stack(found, 1).half().cpu())
-        return torch.cat(parts).numpy()
-
-    shape = (len(images), *rows(0, 1).shape[1:])
-    title = f"features of {len(images)} images, {len(drawn)} views each"
-    largest_batch(lambda size: fill(target, shape, np.float16, partial(rows, size=size), title), fabric.device)

@@ -9,16 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from filelock import FileLock, Timeout
 
 from attnsem import StudyError
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parents[1]
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -55,20 +51,8 @@ def disk_errors(path: Path) -> Iterator[None]:
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError) or cause.errno not in REFUSALS:
             raise
-        raise StudyError(
-            f"{path} cannot be written: {os.strerror(cause.errno).lower()}; make room or name another folder, and run "
-            "the same command again, which goes on from what is there"
-        ) from error
-
-
-def write_stream(path: Path, save: Callable[[object], object]) -> None:
-    """As write, by a `save` that takes an open binary file: what numpy and torch say of one is the disk's own error."""
-
-    def save_path(partial: Path) -> None:
-        with open(partial, "wb") as file:
-            save(file)
-
-    write(path, save_path)
+        remedy = "make room or name another folder, and run the same command again, which goes on from what is there"
+        raise StudyError(f"{path} cannot be written: {os.strerror(cause.errno).lower()}; {remedy}") from error
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -82,24 +66,32 @@ def read_json(path: Path) -> dict:
         raise StudyError(f"{path} cannot be read ({error}); delete it and make it again") from error
 
 
-def write_table(path: Path, table: "pd.DataFrame", *, index: bool = True) -> None:
+def write_table(path: Path, table: pd.DataFrame, *, index: bool = True) -> None:
     """As CSV."""
     write(path, lambda partial: table.to_csv(partial, index=index, lineterminator="\n"))
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    write_stream(path, lambda file: np.savez_compressed(file, **arrays))
+    def save(partial: Path) -> None:
+        with open(partial, "wb") as file:  # numpy would add .npz to a path
+            np.savez_compressed(file, **arrays)
+
+    write(path, save)
 
 
-def write_figure(path: Path, figure: "Figure") -> None:
-    """In the format of the path's suffix."""
+def write_figure(path: Path, figure: object) -> None:
+    """A matplotlib Figure, in the format of the path's suffix."""
     write(path, lambda partial: figure.savefig(partial, format=path.suffix[1:]))
 
 
 def write_tensors(path: Path, state: dict) -> None:
     import torch  # only here and in load_tensors: what reads results alone does without it
 
-    write_stream(path, lambda file: torch.save(state, file))
+    def save(partial: Path) -> None:
+        with open(partial, "wb") as file:  # torch keeps to itself why it cannot write a path
+            torch.save(state, file)
+
+    write(path, save)
 
 
 def load_tensors(path: Path) -> dict:

@@ -10,10 +10,12 @@ from PIL import Image
 from torch import Tensor
 
 from attnsem import StudyError
-from attnsem.arrays import Images, Views, batches
+from attnsem.arrays import Images
 from attnsem.datasets import read_image
-from attnsem.engine import ahead, largest_batch, launched, memory_given_back
-from attnsem.model import Network, Output
+from attnsem.engine import launched, memory_given_back
+from attnsem.runs import Run
+from attnsem.stages import load
+from attnsem.training import LOGITS, Split, evaluate
 
 
 @dataclass(frozen=True)
@@ -56,25 +58,10 @@ class Photographs:
 
 
 @memory_given_back()
-@torch.inference_mode()
-def outputs(network: Network, images: Images | Photographs, *, device: str = "auto") -> Output:
-    """The network's outputs for whole images, on the CPU, where the network is left too."""
+def outputs(run: Run, images: Images | Photographs, *, device: str = "auto") -> dict[str, np.ndarray]:
+    """What a run's network makes of whole images: logits (N, C) of each part that it has, by its name in model.Output,
+    and `attention` (N, C, h, w) where it has any."""
     fabric = launched(device, precision="32-true")
-    network = network.to(fabric.device, memory_format=torch.channels_last).eval()
-    views, order = Views.whole(len(images)), np.arange(len(images))
-
-    def found(size: int) -> list[Output]:
-        parts, read = [], ahead(images.__getitem__, batches(order, size))
-        for indices, batch in zip(batches(order, size), read, strict=True):
-            output = network(views.of(batch.to(fabric.device), indices, batch.shape[1]))
-            parts.append(Output(*(None if part is None else part.cpu() for part in output)))
-        return parts
-
-    parts = zip(*largest_batch(found, fabric.device), strict=True)
-    network.cpu()
-    return Output(*(None if part[0] is None else torch.cat(part) for part in parts))
-
-
-def best(output: Output) -> Tensor:
-    """The logits (N, C) that a network is judged by: ŷ, else ŷ_att, else y′."""
-    return next(part for part in (output.fused, output.attended, output.baseline) if part is not None)
+    network = load(run).to(fabric.device, memory_format=torch.channels_last)
+    split = Split(images, torch.zeros(len(images)), run.settings)
+    return evaluate(fabric, network, split, (*LOGITS, "attention"))

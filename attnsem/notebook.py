@@ -1,18 +1,23 @@
-"""What a notebook needs to know of where it runs: under papermill, or in JupyterLab."""
+"""What a notebook needs to know of where it runs, and of the parameters it is given."""
 
 import ast
 import os
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Annotated
 
+from pydantic import ConfigDict, Field, create_model
 from tqdm.auto import tqdm
 
 from attnsem import StudyError, paper
+from attnsem.paper import SEMANTIC, Settings
 
 IN_JUPYTERLAB = "JPY_SESSION_NAME" in os.environ  # set for its kernels, not for papermill's
-DECLARED = re.compile(r"\w+: (str|int|float|bool) = ")  # how a parameters' cell of ours begins
+DECLARED = re.compile(r"(#.*\n)*\w+: (str|int|float|bool) = ")  # how a parameters' cell of ours begins
 INJECTED = "# Parameters"  # and papermill's own
+TYPES = {"str": str, "bool": bool, "int": Annotated[int, Field(ge=0)], "float": Annotated[float, Field(ge=0)]}
+STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 def bar(items: Iterable, title: str, total: int | None = None) -> Iterable:
@@ -25,47 +30,48 @@ def declared(source: str) -> dict[str, ast.AnnAssign]:
     return {line.target.id: line for line in ast.parse(source).body}
 
 
-def check_parameters(cells: Sequence[str], **ranges: range) -> None:
-    """Raises StudyError on a parameter that the notebook lacks, of another type, below 0 or out of its range.
+def check_parameters(cells: Sequence[str], **ranges: range) -> dict[str, object]:
+    """A notebook's parameters, from the cell that people edit in JupyterLab and the one that papermill puts after it.
 
-    It looks at the parameters' cell, which people edit in JupyterLab, and at the one that papermill puts after it;
-    papermill itself only warns. cells: IPython's `In`, the sources of the cells executed so far.
+    cells: IPython's `In`, the sources of the cells executed so far; ranges: of what paper.Settings does not have.
+    StudyError on a parameter that the notebook lacks, of another type or out of its range; papermill only warns.
     """
     place = max(number for number, cell in enumerate(cells) if DECLARED.match(cell))
-    known = declared(cells[place])
-    for name, line in known.items():
-        check_parameter(name, line.value, known, ranges)
-    injected = [cell for cell in cells[place + 1 : place + 2] if cell.startswith(INJECTED)]
-    for line in ast.parse("".join(injected)).body:
-        check_parameter(line.targets[0].id, line.value, known, ranges)
+    parameters = declared(cells[place])
+    values = {name: line.value for name, line in parameters.items()}
+    defaults = {name: ast.unparse(value) for name, value in values.items()}
+    for line in ast.parse("".join(cell for cell in cells[place + 1 : place + 2] if cell.startswith(INJECTED))).body:
+        if (name := line.targets[0].id) not in parameters:
+            close = [f"did you mean {close!r}?" for close in get_close_matches(name, parameters, n=1)]
+            hint = (close or [f"there are {', '.join(parameters)}"])[0]
+            raise StudyError(f"this notebook has no parameter {name!r}; {hint}")
+        values[name] = line.value
+    types = {name: line.annotation.id for name, line in parameters.items()}
+    model = {name: (type_of(name, types[name], optional=defaults[name] == "None"), ...) for name in types}
+    values = {name: literal(name, value, types[name]) for name, value in values.items()}
+    for name, allowed in ranges.items():
+        if type(values[name]) is int and values[name] not in allowed:
+            raise StudyError(f"parameter {name} must be from {allowed[0]} to {allowed[-1]}, not {values[name]!r}")
+    return paper.checked(create_model("Parameters", __config__=STRICT, **model), values).model_dump()
 
 
-def check_parameter(name: str, given: ast.expr, known: dict[str, ast.AnnAssign], ranges: dict[str, range]) -> None:
-    if name not in known:
-        close = get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
-        raise StudyError(f"this notebook has no parameter {name!r}{hint}")
-    kind, text = known[name].annotation.id, ast.unparse(given)
+def type_of(name: str, declared_type: str, *, optional: bool) -> object:
+    """Type and range: paper.Settings' own where it has the name, else that of the cell, numbers 0 or more."""
+    field = Settings.model_fields.get(name)
+    kind = Annotated[field.annotation, *(field.metadata or [None])] if field else TYPES[declared_type]
+    return kind | None if optional else kind
+
+
+def literal(name: str, value: ast.expr, declared_type: str) -> object:
     try:
-        value = ast.literal_eval(given)
+        return ast.literal_eval(value)
     except ValueError as error:  # papermill writes float('nan')
-        raise StudyError(f"parameter {name} must be of type {kind}, not {text}") from error
-    if value is None and ast.unparse(known[name].value) == "None":
-        return
-    kinds = {"int": {int}, "float": {int, float}, "str": {str}, "bool": {bool}}[kind]
-    if type(value) not in kinds:
-        raise StudyError(f"parameter {name} must be of type {kind}, not {text}")
-    if name in ranges and value not in ranges[name]:
-        raise StudyError(f"parameter {name} must be from {ranges[name][0]} to {ranges[name][-1]}, not {text}")
-    if kind in ("int", "float") and value < 0:
-        raise StudyError(f"parameter {name} must be 0 or more, not {text}")
+        raise StudyError(f"parameter {name} must be of type {declared_type}, not {ast.unparse(value)}") from error
 
 
-def command(settings: paper.Settings) -> str:
+def command(settings: Settings) -> str:
     """What trains a stage with these settings."""
-    names = {1: (), 2: ("channels_per_label", "attention_objective")}.get(
-        settings.stage, ("variant", "gate", *paper.SEMANTIC)
-    )
-    given = {"dataset": settings.dataset, **paper.changed(settings, names)}
-    parameters = " ".join(f"-p {name} {value}" for name, value in given.items())
+    of_stage = {1: (), 2: ("channels_per_label", "attention_objective")}
+    changed = paper.changed(settings, of_stage.get(settings.stage, ("variant", "gate", *SEMANTIC)))
+    parameters = " ".join(f"-p {name} {value}" for name, value in {"dataset": settings.dataset, **changed}.items())
     return f"papermill 0{settings.stage}_train_stage{settings.stage}.ipynb out.ipynb {parameters}"

@@ -1,14 +1,18 @@
 """The paper's settings and variants; what it leaves open is marked "ours" and reasoned in CHOICES.md."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from attnsem import StudyError
 
 CONVS = (256, 256, 512, 1024)  # section 2.3
 ALPHA = 0.48  # section 2.3, start value
-GATES = ("literal", "logits", "confidence", "signed", "pooled")  # ours; what the semantic part sees: model.gated
+Gate = Literal["literal", "logits", "confidence", "signed", "pooled"]  # ours: what the semantic part sees, model.gated
+GATES = get_args(Gate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,64 +48,81 @@ CONTROLS = {
     "shuffled": replace(VARIANTS["proposed"], shuffled=True),
 }
 
-CHOICES = {
-    "stage": (1, 2, 3, 4),
-    "variant": (*VARIANTS, *CONTROLS),
-    "gate": GATES,
-    "attention_objective": ("confidence", "literal"),
-    "train_split": ("train", "trainval"),
-    "test_split": ("val", "test"),
-    "difficult": ("ignore", "negative", "positive"),
-    "batchnorm": ("batch", "fixed"),
-    "precision": ("auto", "32-true", "bf16-mixed", "16-mixed"),
-}
+Above0 = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(BaseModel):
     """All that decides what a stage learns; the defaults are the paper's (section 3.1) unless marked ours."""
 
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
     dataset: str
-    stage: int
-    variant: str = "proposed"
-    gate: str = "literal"
-    attention_objective: str = "confidence"  # ours: of stage 2; "literal" has no gradient
-    seed: int = 0  # ours
+    stage: Literal[1, 2, 3, 4]
+    variant: Literal[*VARIANTS, *CONTROLS] = "proposed"
+    gate: Gate = "literal"
+    attention_objective: Literal["confidence", "literal"] = "confidence"  # ours: of stage 2; "literal" has no gradient
+    seed: Count = 0  # ours
     backbone: str = "densenet121"
     weights: str = "imagenet"
-    train_size: int = 512
-    image_size: int = 448
-    train_split: str = "trainval"
-    test_split: str = "test"
-    difficult: str = "ignore"  # ours: what training does with difficult labels
-    epochs: int = 60  # ours
-    batch_size: int = 24
-    lr: float = 0.001
-    lr_step: int = 30
-    lr_drop: float = 0.1
-    new_lr: float = 1.0  # ours: multiple of lr for stage 1's classifier, which is not pre-trained
-    momentum: float = 0.9
-    weight_decay: float = 0.0005
+    train_size: Above0 = 512
+    image_size: Above0 = 448
+    train_split: Literal["train", "trainval"] = "trainval"
+    test_split: Literal["val", "test"] = "test"
+    difficult: Literal["ignore", "negative", "positive"] = "ignore"  # ours: what training does with difficult labels
+    epochs: Above0 = 60  # ours
+    batch_size: Above0 = 24
+    lr: float = Field(0.001, gt=0)
+    lr_step: Above0 = 30
+    lr_drop: Weight = 0.1
+    new_lr: Weight = 1.0  # ours: multiple of lr for stage 1's classifier, which is not pre-trained
+    momentum: Weight = 0.9
+    weight_decay: Weight = 0.0005
     train_backbone: bool = True  # stage 1; stages 2 and 3 never train it
-    semantic_loss: float = 0.0  # ours: weight of a loss of its own for ỹ, stages 3 and 4
-    baseline_folds: int = 0  # ours: stage 3 sees y′ of classifiers that did not train on the image, from so many folds
-    alpha_min: float = 0.0  # ours: with alpha_max narrows eq. (9)'s [0, 1]; equal, they hold α there
-    alpha_max: float = 1.0
-    channels_per_label: int = 1  # more are the paper's future work; their attentions are averaged
+    semantic_loss: Weight = 0.0  # ours: weight of a loss of its own for ỹ, stages 3 and 4
+    baseline_folds: Count = 0  # ours: stage 3 sees y′ of classifiers that did not train on the image, of so many folds
+    alpha_min: Weight = 0.0  # ours: with alpha_max narrows eq. (9)'s [0, 1]; equal, they fix α there
+    alpha_max: Weight = 1.0
+    channels_per_label: Above0 = 1  # more are the paper's future work; their attentions are averaged
     similarity: str = ""  # ours: file of how alike labels are by text, blended into the targets of ỹ's own loss
-    similarity_weight: float = 0.1
-    similarity_seed: int = 0  # a control: above 0, the similarities of labels in another order
-    batchnorm: str = "batch"  # ours: of a backbone that is trained; "fixed" keeps its statistics
-    feature_cache: int = 0  # ours: augmented views to cache; 0 recomputes the frozen features
-    evaluate_every: int = 0  # epochs; 0: only after the last
-    precision: str = "auto"  # ours: the fastest that the device gains from, engine.fastest_precision
+    similarity_weight: Weight = 0.1
+    similarity_seed: Count = 0  # a control: above 0, the similarities of labels in another order
+    batchnorm: Literal["batch", "fixed"] = "batch"  # ours: of a backbone that is trained; "fixed" keeps its statistics
+    feature_cache: Count = 0  # ours: augmented views to cache; 0 recomputes the frozen features
+    evaluate_every: Count = 0  # epochs; 0: only after the last
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"  # ours: auto is engine.fastest_precision
     compile: bool = False  # ours
+
+    @model_validator(mode="after")
+    def fit_together(self) -> "Settings":
+        stages = VARIANT[self.variant].stages
+        if Path(self.dataset).name != self.dataset:
+            raise ValueError(f"parameter dataset must be a name, not {self.dataset!r}")
+        if self.train_size < self.image_size:
+            raise ValueError(f"train_size {self.train_size} is smaller than the crop, image_size {self.image_size}")
+        if not self.alpha_min <= self.alpha_max <= 1:
+            raise ValueError(f"alpha_min {self.alpha_min} to alpha_max {self.alpha_max} is no range within 0 and 1")
+        if self.similarity and not (self.semantic_loss and self.similarity_weight <= 1):
+            raise ValueError(
+                "similarity is blended by 0 to 1 into the targets of ỹ's own loss; give it a semantic_loss"
+            )
+        if self.baseline_folds == 1:
+            raise ValueError("parameter baseline_folds must be 0, or 2 or more")
+        if self.stage not in stages:
+            raise ValueError(f"variant {self.variant} has no stage {self.stage}, only {', '.join(map(str, stages))}")
+        return self
+
+    def but(self, **changes: object) -> "Settings":
+        """The same with other values, which are not checked."""
+        return self.model_copy(update=changes)
 
     def lr_at(self, epoch: int) -> float:
         """epoch: from 0."""
         return self.lr * self.lr_drop ** (epoch // self.lr_step)
 
 
+VARIANT = VARIANTS | CONTROLS
 SCENES = {"backbone": "densenet_small", "weights": "none", "train_size": 72, "image_size": 64, "evaluate_every": 1}
 SCENES_STAGE = {
     1: {"epochs": 10, "lr": 0.02, "lr_step": 7},
@@ -120,8 +141,48 @@ INHERITED = (
 )
 
 
-def variant(name: str) -> Variant:
-    return (VARIANTS | CONTROLS)[name]
+def settings(stage: int, *, dataset: str, **parameters: object) -> Settings:
+    """The settings of a stage; a parameter that is None takes the data set's default.
+
+    Raises StudyError on an unknown name, a wrong type or a value that is not among the choices.
+    """
+    defaults = SCENES | SCENES_STAGE.get(stage, {}) if dataset == "scenes" else {}
+    values = {name: value for name, value in parameters.items() if value is not None}
+    return checked(Settings, {"dataset": name_of(dataset), "stage": stage} | defaults | values)
+
+
+def checked(model: type[BaseModel], values: object) -> BaseModel:
+    """The values as a model; StudyError, in one sentence on the first that does not fit."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        raise StudyError(sentence(fault, list(model.model_fields))) from error
+
+
+def sentence(fault: dict, names: list[str]) -> str:
+    """What pydantic says of a value, in this study's words. names: of all parameters."""
+    kind, limits, name = fault["type"], fault.get("ctx", {}), "".join(map(str, fault["loc"][:1]))
+    if kind == "value_error":
+        return str(limits["error"])
+    if kind == "extra_forbidden":
+        close = get_close_matches(name, names, n=1)
+        return f"unknown parameter {name!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+    types = {"int": "int", "float": "float", "finite": "float", "string": "str", "bool": "bool"}
+    if kind == "literal_error":
+        expected = "one of " + limits["expected"].replace(" or ", ", ").replace("'", "")
+    elif kind.startswith("greater_than"):
+        expected = f"above {limits['gt']:g}" if "gt" in limits else f"{limits['ge']:g} or more"
+    elif kind.partition("_")[0] in types:
+        expected = f"of type {types[kind.partition('_')[0]]}"
+    else:
+        return f"the parameters are not those of a stage ({name} {fault['msg']})"
+    return f"parameter {name} must be {expected}, not {fault['input']!r}"
+
+
+def name_of(dataset: str) -> str:
+    """A data set's name: itself, or the stem of the user's CSV."""
+    return Path(dataset).stem if dataset.endswith(".csv") else dataset
 
 
 def part_of(settings: Settings) -> str:
@@ -141,82 +202,17 @@ def part_of(settings: Settings) -> str:
 
 def changed(settings: Settings, names: tuple[str, ...]) -> dict[str, object]:
     """Those that are not the default."""
-    return {name: value for name in names if (value := getattr(settings, name)) != getattr(Settings, name)}
+    defaults = {name: Settings.model_fields[name].default for name in names}
+    return {name: value for name in names if (value := getattr(settings, name)) != defaults[name]}
 
 
-def name_of(dataset: str) -> str:
-    """A data set's name: itself, or the stem of the user's CSV."""
-    return Path(dataset).stem if dataset.endswith(".csv") else dataset
-
-
-def settings(stage: int, *, dataset: str, **parameters: object) -> Settings:
-    """The settings of a stage; a parameter that is None takes the data set's default.
-
-    Raises StudyError on an unknown name, a wrong type or a value that is not among the choices.
-    """
-    known = {field.name: field.type for field in fields(Settings)}
-    defaults = SCENES | SCENES_STAGE[stage] if dataset == "scenes" and stage in SCENES_STAGE else {}
-    given = {name: value for name, value in parameters.items() if value is not None}
-    for name, value in given.items():
-        if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise StudyError(f"unknown parameter {name!r}{hint}")
-        given[name] = typed(name, value, known[name])
-    chosen = Settings(**({"dataset": name_of(dataset), "stage": stage} | defaults | given))
-    check(chosen)
-    return chosen
-
-
-def rebuilt(parameters: object) -> Settings:
-    """The settings that a manifest names; StudyError where they are none."""
-    known = {field.name: field.type for field in fields(Settings)}
-    if not isinstance(parameters, dict) or not {"dataset", "stage"} <= set(parameters) <= set(known):
-        raise StudyError("its parameters are not those of a stage")
-    chosen = Settings(**{name: typed(name, value, known[name]) for name, value in parameters.items()})
-    if Path(chosen.dataset).name != chosen.dataset:
-        raise StudyError(f"parameter dataset must be a name, not {chosen.dataset!r}")
-    check(chosen)
-    return chosen
-
-
-def before(chosen: Settings) -> Settings | None:
+def before(settings: Settings) -> Settings | None:
     """Of the stage before, None for stage 1."""
-    stages = variant(chosen.variant).stages
-    place = stages.index(chosen.stage)
-    return replace(chosen, stage=stages[place - 1]) if place else None
-
-
-def typed(name: str, value: object, kind: type) -> object:
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise StudyError(f"parameter {name} must be {kind.__name__}, not {value!r}")
-    return value
-
-
-def check(chosen: Settings) -> None:
-    for name, allowed in CHOICES.items():
-        if (value := getattr(chosen, name)) not in allowed:
-            raise StudyError(f"parameter {name} must be one of {', '.join(map(str, allowed))}, not {value!r}")
-    for name in ("epochs", "batch_size", "train_size", "image_size", "lr", "lr_step", "channels_per_label"):
-        if not getattr(chosen, name) > 0:
-            raise StudyError(f"parameter {name} must be above 0, not {getattr(chosen, name)!r}")
-    for name in ("seed", "feature_cache", "evaluate_every", "weight_decay", "momentum", *SEMANTIC):
-        if name != "similarity" and getattr(chosen, name) < 0:
-            raise StudyError(f"parameter {name} must be 0 or more, not {getattr(chosen, name)!r}")
-    if chosen.train_size < chosen.image_size:
-        raise StudyError(f"train_size {chosen.train_size} is smaller than the crop, image_size {chosen.image_size}")
-    if not chosen.alpha_min <= chosen.alpha_max <= 1:
-        raise StudyError(f"alpha_min {chosen.alpha_min} to alpha_max {chosen.alpha_max} is no range within 0 and 1")
-    if chosen.similarity and not (chosen.semantic_loss and chosen.similarity_weight <= 1):
-        raise StudyError("similarity is blended into the targets of ỹ's own loss, by 0 to 1; give it a semantic_loss")
-    if chosen.baseline_folds == 1:
-        raise StudyError("parameter baseline_folds must be 0, or 2 or more")
-    if chosen.stage not in (stages := variant(chosen.variant).stages):
-        raise StudyError(f"variant {chosen.variant} has no stage {chosen.stage}, only {', '.join(map(str, stages))}")
+    stages = VARIANT[settings.variant].stages
+    place = stages.index(settings.stage)
+    return settings.but(stage=stages[place - 1]) if place else None
 
 
 def inherit(child: Settings, parent: Settings) -> Settings:
     """The child stage's settings with what a run decides once, in stage 1."""
-    return replace(child, **{name: getattr(parent, name) for name in INHERITED})
+    return child.but(**{name: getattr(parent, name) for name in INHERITED})

@@ -75,7 +75,7 @@ class Run:
     @property
     def settings(self) -> Settings:
         try:
-            return paper.rebuilt(self.manifest["parameters"])
+            return paper.checked(Settings, self.manifest["parameters"])
         except StudyError as error:
             raise StudyError(f"{self.folder / 'manifest.json'}: {error}") from error
 
@@ -85,11 +85,10 @@ class Run:
 
     def state(self) -> dict:
         """The checkpoint's tensors, refused if the file is not the one that the manifest names."""
-        if not self.checkpoint.exists() or checksum(self.checkpoint) != self.manifest["checkpoint_sha256"]:
-            raise StudyError(
-                f"{self.checkpoint} is not the file its manifest names; delete {self.folder} to train anew"
-            )
-        return load_tensors(self.checkpoint)
+        path = self.checkpoint
+        if not path.exists() or checksum(path) != self.manifest["checkpoint_sha256"]:
+            raise StudyError(f"{path} is not the file its manifest names; delete {self.folder} to train anew")
+        return load_tensors(path)
 
 
 def read_scores(path: Path) -> dict[str, np.ndarray]:
@@ -112,11 +111,8 @@ def complete_run(settings: Settings, runs: Path) -> Run:
     """The run of a stage; StudyError naming notebook and parameters where it is not complete."""
     run = Run.of(settings, runs)
     if not run.complete:
-        elsewhere = f" -p runs {runs}" if runs != rooted("runs") else ""
-        raise StudyError(
-            f"stage {settings.stage} is not complete in {run.folder}; run: {command(settings)} "
-            f"-p seed {settings.seed}{elsewhere}"
-        )
+        remedy = f"{command(settings)} -p seed {settings.seed}" + (f" -p runs {runs}" if runs != rooted("runs") else "")
+        raise StudyError(f"stage {settings.stage} is not complete in {run.folder}; run: {remedy}")
     return run
 
 
@@ -129,7 +125,7 @@ def parent_of(settings: Settings, runs: Path) -> Run | None:
 def lineage(run: Run, runs: str | Path) -> list[Run]:
     """The run and those it stands on, stage 1 first."""
     parent = parent_of(run.settings, rooted(runs))
-    return [*(lineage(parent, runs) if parent else ()), run]
+    return [*lineage(parent, runs), run] if parent else [run]
 
 
 def processor() -> str:

@@ -2,26 +2,29 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
-from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
 from attnsem import StudyError
 from attnsem.arrays import Images, Views, batches
 from attnsem.engine import ahead, compiled, largest_batch, share_batchnorm
 from attnsem.features import Features
-from attnsem.files import load_tensors, write, write_tensors
+from attnsem.files import load_tensors, write_table, write_tensors
 from attnsem.losses import multilabel_loss, softened
 from attnsem.metrics import mean_average_precision
-from attnsem.model import Classifier, Network
+from attnsem.model import Classifier, Network, Output
 from attnsem.notebook import bar
 from attnsem.paper import Settings
 from attnsem.runs import Run, environment
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 LOGITS = ("baseline", "attended", "semantic", "fused")
 
@@ -30,49 +33,55 @@ LOGITS = ("baseline", "attended", "semantic", "fused")
 class Split:
     """What a network is fed: images or cached features of them, with targets (images, C).
 
-    similarity: (C, C) of labels by text, blended into the targets of ỹ alone; ids: of the images.
+    ids: of the images; similarity: (C, C) of labels by text, blended into the targets of ỹ alone.
     """
 
     inputs: Images | Features
     targets: Tensor
     settings: Settings
-    similarity: Tensor | None = None
     ids: tuple[str, ...] = ()
+    similarity: Tensor | None = None
 
-    def drawn(self, fabric: Fabric, *key: int) -> Iterator[tuple[dict[str, Tensor], Tensor, int]]:
-        """A training epoch's batches: this process's inputs and targets, and the images of all processes together.
+    def order(self, epoch: int) -> np.ndarray:
+        """Of the images in a training epoch: follows from (seed, stage, epoch) alone, as crops and flips do."""
+        return self.random(epoch, 0).permutation(len(self.targets))
 
-        Order, crops and flips follow from the key (seed, stage, epoch) alone.
-        """
+    def random(self, epoch: int, purpose: int) -> np.random.Generator:
+        return np.random.default_rng((self.settings.seed, self.settings.stage, epoch, purpose))
+
+    def training_batches(self, fabric: "Fabric", epoch: int) -> Iterator[tuple[dict[str, Tensor], Tensor, int]]:
+        """This process's inputs and targets of each batch, and the number of images of all processes together."""
         count, settings = len(self.targets), self.settings
-        order = np.random.default_rng((*key, 0)).permutation(count)
-        views = Views.drawn(count, settings.train_size - settings.image_size, *key, 1)
-        which = None
+        margin = settings.train_size - settings.image_size
+        views, version = Views.drawn(count, margin, settings.seed, settings.stage, epoch, 1), None
         if isinstance(self.inputs, Features):
-            which = np.random.default_rng((*key, 2)).integers(self.inputs.views.shape[1], size=count)
-        for inputs, share, together in self.fed(fabric, order, settings.batch_size, views, which):
+            version = self.random(epoch, 2).integers(self.inputs.views.shape[1], size=count)
+        for inputs, share, together in self.batches(fabric, self.order(epoch), settings.batch_size, views, version):
             yield inputs, self.targets[share].to(fabric.device), together
 
-    def whole(self, fabric: Fabric, size: int) -> Iterator[tuple[dict[str, Tensor], np.ndarray]]:
+    def test_batches(self, fabric: "Fabric", size: int) -> Iterator[tuple[dict[str, Tensor], np.ndarray]]:
         """This process's inputs in batches of that size, neither cropped nor flipped, and which images they are."""
         order, views = np.arange(len(self.targets)), Views.whole(len(self.targets))
-        which = np.zeros_like(order) if isinstance(self.inputs, Features) else None
-        for inputs, share, _ in self.fed(fabric, order, size * fabric.world_size, views, which):
+        version = np.zeros_like(order) if isinstance(self.inputs, Features) else None
+        for inputs, share, _ in self.batches(fabric, order, size * fabric.world_size, views, version):
             yield inputs, share
 
-    def fed(
-        self, fabric: Fabric, order: np.ndarray, size: int, views: Views, which: np.ndarray | None
+    def batches(
+        self, fabric: "Fabric", order: np.ndarray, size: int, views: Views, version: np.ndarray | None
     ) -> Iterator[tuple[dict[str, Tensor], np.ndarray, int]]:
-        """Read ahead in threads as uint8 or float16; cropped, flipped and made float32 on the device."""
+        """Read ahead in threads as uint8 or float16; cropped, flipped and made float32 on the device.
+
+        version: (images,) which of an image's cached views, None for images.
+        """
 
         def read(indices: np.ndarray) -> tuple[Tensor, np.ndarray, int]:
             share = indices[fabric.global_rank :: fabric.world_size]
-            rows = self.inputs[share] if which is None else self.inputs.batch(share, which[share])
+            rows = self.inputs[share] if version is None else self.inputs.batch(share, version[share])
             return rows.pin_memory() if fabric.device.type == "cuda" else rows, share, len(indices)
 
         for rows, share, together in ahead(read, batches(order, size)):
             rows = rows.to(fabric.device, non_blocking=True)
-            if which is None:
+            if version is None:
                 yield {"images": views.of(rows, share, self.settings.image_size)}, share, together
             else:
                 rows = rows.float().contiguous(memory_format=torch.channels_last)
@@ -92,127 +101,116 @@ class Progress:
     environments: list[dict] = field(default_factory=list)
 
 
-def only(network: Network, trained: tuple[str, ...], settings: Settings) -> None:
-    """Lets these parts learn; the others keep weights and BatchNorm statistics."""
+def set_modes(network: Network, trained: tuple[str, ...], settings: Settings) -> None:
+    """Lets the trained parts learn; the others keep weights and BatchNorm statistics."""
     for name, part in network.named_children():
-        fixed = name == "backbone" and settings.batchnorm == "fixed"
-        part.requires_grad_(name in trained).train(name in trained and not fixed)
+        keeps_statistics = name == "backbone" and settings.batchnorm == "fixed"
+        part.requires_grad_(name in trained).train(name in trained and not keeps_statistics)
 
 
-def groups(network: Network, trained: tuple[str, ...], settings: Settings) -> list[dict]:
-    """Parameter groups with their multiple of lr."""
-    scale = {"classifier": settings.new_lr} if settings.stage == 1 else {}
-    return [{"params": list(getattr(network, name).parameters()), "scale": scale.get(name, 1.0)} for name in trained]
+class Learner:
+    """A network of which a stage trains some parts, on the logits named `scored`, with their optimizer."""
+
+    def __init__(self, fabric: "Fabric", network: Network, settings: Settings, trained: tuple[str, ...], scored: str):
+        self.fabric, self.network, self.settings = fabric, network, settings
+        self.trained, self.scored = trained, scored
+        share_batchnorm(network, fabric)
+        set_modes(network, trained, settings)
+        network.to(memory_format=torch.channels_last)
+        if settings.compile:
+            compiled(network)
+        scales = {"classifier": settings.new_lr} if settings.stage == 1 else {}
+        groups = [
+            {"params": list(getattr(network, name).parameters()), "scale": scales.get(name, 1.0)} for name in trained
+        ]
+        self.model, self.optimizer = fabric.setup(network, sgd(groups, settings))
+
+    def set_lr(self, lr: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["scale"]
+
+    def loss(self, output: Output, targets: Tensor, images: int, similarity: Tensor | None) -> Tensor:
+        """Of a batch: images, of all processes together."""
+        difficult, settings = self.settings.difficult, self.settings
+        loss = multilabel_loss(getattr(output, self.scored), targets, difficult, images=images)
+        if settings.semantic_loss and output.semantic is not None:
+            if similarity is not None:
+                targets = softened(targets, similarity.to(targets.device), settings.similarity_weight)
+            loss = loss + settings.semantic_loss * multilabel_loss(output.semantic, targets, difficult, images=images)
+        return loss
+
+    def step(self, loss: Tensor) -> Tensor:
+        """Returns whether loss and gradient are finite, on the device."""
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss * self.fabric.world_size)  # the processes' gradients are averaged
+        gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
+        is_finite = loss.isfinite() & torch.nn.utils.get_total_norm(gradients).isfinite()
+        self.optimizer.step()
+        if self.network.fusion is not None:
+            self.network.fusion.clamp()
+        return is_finite
 
 
-def fit(
-    fabric: Fabric,
-    network: Network,
-    *,
-    trained: tuple[str, ...],
-    scored: str,
-    train: Split,
-    test: Split,
-    settings: Settings,
-    run: Run,
-    origin: dict,
-) -> Progress:
-    """Trains the parts on the logits named `scored`, writing a resume state after each epoch.
+def sgd(parameters: object, settings: Settings) -> torch.optim.SGD:
+    return torch.optim.SGD(parameters, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+
+
+def fit(learner: Learner, run: Run, train: Split, test: Split, origin: dict) -> Progress:
+    """Trains a stage, writing a resume state after each epoch.
 
     origin: what a resumed run must share with the interrupted one: parameters and parent's checksum.
     """
-    share_batchnorm(network, fabric)
-    only(network, trained, settings)
-    network.to(memory_format=torch.channels_last)
-    if settings.compile:
-        compiled(network)
-    optimizer = torch.optim.SGD(
-        groups(network, trained, settings),
-        lr=settings.lr,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-    )
-    model, optimizer = fabric.setup(network, optimizer)
-    progress = restored(network, optimizer, run)
+    fabric, settings, fusion = learner.fabric, learner.settings, learner.network.fusion
+    progress = restored(learner, run)
     if progress.history and fabric.is_global_zero:
-        write_history(progress, run)  # a kill may have come between the state and its history
-    now = environment(fabric.device)
-    here = {"device": now["device"], "versions": now["versions"]}
-    if progress.environments[-1:] != [here]:
-        progress.environments.append(here)
+        write_table(
+            run.folder / "history.csv", pd.DataFrame(progress.history), index=False
+        )  # a kill may have come before it
+    machine = {name: part for name, part in environment(fabric.device).items() if name in ("device", "versions")}
+    if progress.environments[-1:] != [machine]:
+        progress.environments.append(machine)
     for epoch in range(len(progress.history), settings.epochs):
         started = time.monotonic()
-        lr = settings.lr_at(epoch)
-        for group in optimizer.param_groups:
-            group["lr"] = lr * group["scale"]
-        only(network, trained, settings)
-        row = {
-            "epoch": epoch + 1,
-            "loss": train_epoch(fabric, model, network, optimizer, train, scored, epoch),
-            "lr": lr,
-        }
-        if network.fusion is not None:
-            row["alpha"] = network.fusion.alpha.item()
+        row = {"epoch": epoch + 1, "loss": train_epoch(learner, train, epoch), "lr": settings.lr_at(epoch)}
+        if fusion is not None:
+            row["alpha"] = fusion.alpha.item()
         if settings.evaluate_every and (epoch + 1) % settings.evaluate_every == 0:
-            scores = evaluate(fabric, network, test)[scored]
+            scores = evaluate(fabric, learner.network, test)[learner.scored]
             row["mAP"] = 100 * mean_average_precision(test.targets.numpy(), scores)
         progress.history.append(row)
         progress.seconds += time.monotonic() - started
         if fabric.is_global_zero:
-            save(network, optimizer, progress, run, origin)
+            save(learner, progress, run, origin)
         fabric.print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
     return progress
 
 
-def train_epoch(
-    fabric: Fabric,
-    model: nn.Module,
-    network: Network,
-    optimizer: torch.optim.Optimizer,
-    train: Split,
-    scored: str,
-    epoch: int,
-) -> float:
+def train_epoch(learner: Learner, train: Split, epoch: int) -> float:
     """Mean loss an image, over all processes.
 
     Raises StudyError at the end of an epoch in which a loss or the gradient was not finite, naming the first such
     step and its images; until then nothing is read back from the device.
     """
-    settings, total = train.settings, torch.zeros((), device=fabric.device)
-    first = torch.full((), math.inf, device=fabric.device)
+    fabric, settings = learner.fabric, learner.settings
+    total, first_fault = torch.zeros((), device=fabric.device), torch.full((), math.inf, device=fabric.device)
+    learner.set_lr(settings.lr_at(epoch))
+    set_modes(learner.network, learner.trained, settings)
     seed_torch(settings.seed, settings.stage, epoch)
     steps = math.ceil(len(train.targets) / settings.batch_size)
-    drawn = train.drawn(fabric, settings.seed, settings.stage, epoch)
-    for step, (inputs, targets, together) in enumerate(bar(drawn, f"epoch {epoch + 1} of {settings.epochs}", steps)):
-        output = model(**inputs)
-        loss = multilabel_loss(getattr(output, scored), targets, settings.difficult, images=together)
-        if settings.semantic_loss and output.semantic is not None:
-            if train.similarity is not None:
-                targets = softened(targets, train.similarity.to(targets.device), settings.similarity_weight)
-            own = multilabel_loss(output.semantic, targets, settings.difficult, images=together)
-            loss = loss + settings.semantic_loss * own
-        optimizer.zero_grad()
-        fabric.backward(loss * fabric.world_size)  # the processes' gradients are averaged
-        sound = loss.isfinite() & torch.nn.utils.get_total_norm(gradients(network)).isfinite()
-        first = torch.where(sound, first, first.clamp(max=step))
-        optimizer.step()
-        if network.fusion is not None:
-            network.fusion.clamp()
-        total += loss.detach() * together
+    epoch_batches = bar(train.training_batches(fabric, epoch), f"epoch {epoch + 1} of {settings.epochs}", steps)
+    for step, (inputs, targets, images) in enumerate(epoch_batches):
+        loss = learner.loss(learner.model(**inputs), targets, images, train.similarity)
+        first_fault = torch.where(learner.step(loss), first_fault, first_fault.clamp(max=step))
+        total += loss.detach() * images
     mean = fabric.all_reduce(total, reduce_op="sum").item() / len(train.targets)
-    if math.isfinite(first.item()):
-        refuse_not_finite(train, int(first.item()), epoch)
+    if math.isfinite(first_fault.item()):
+        refuse_not_finite(train, int(first_fault.item()), epoch)
     return mean
 
 
-def gradients(network: Network) -> list[Tensor]:
-    return [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-
-
 def refuse_not_finite(train: Split, step: int, epoch: int) -> None:
-    settings = train.settings
-    order = np.random.default_rng((settings.seed, settings.stage, epoch, 0)).permutation(len(train.targets))
-    rows = order[step * settings.batch_size :][: settings.batch_size]
+    size, settings = train.settings.batch_size, train.settings
+    rows = train.order(epoch)[step * size :][:size]
     names = [train.ids[row] for row in rows] if train.ids else rows.tolist()
     raise StudyError(
         f"the loss or gradient of stage {settings.stage} is not finite in epoch {epoch + 1}, step {step + 1}, with the "
@@ -224,72 +222,69 @@ def refuse_not_finite(train: Split, step: int, epoch: int) -> None:
 def out_of_fold(features: Features, targets: Tensor, settings: Settings, folds: int) -> Tensor:
     """y′ (images, V, C) of each image by a classifier, trained as stage 1 trains it, that has not seen the image.
 
-    settings: stage 1's, with the backbone frozen.
+    settings: stage 1's; StudyError unless its backbone stood still.
     """
+    if settings.train_backbone:
+        raise StudyError(
+            "baseline_folds needs a stage 1 that trained its classifier alone, for the backbone has seen every "
+            "training image; train it with train_backbone False, or leave baseline_folds 0"
+        )
     pooled = features.pooled()[..., None, None]
-    found = torch.zeros(*pooled.shape[:2], targets.shape[1])
+    logits = torch.zeros(*pooled.shape[:2], targets.shape[1])
     fold_of = np.random.default_rng((settings.seed, 1)).permutation(len(targets)) % folds
     for fold in range(folds):
         seed_torch(settings.seed, 1, fold)
         classifier = Classifier(channels=pooled.shape[2], labels=targets.shape[1])
-        optimizer = torch.optim.SGD(
-            classifier.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
-        )
+        optimizer, others = sgd(classifier.parameters(), settings), np.flatnonzero(fold_of != fold)
         for epoch in range(settings.epochs):
             random = np.random.default_rng((settings.seed, 1, epoch, fold))
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr_at(epoch) * settings.new_lr
-            for indices in batches(random.permutation(np.flatnonzero(fold_of != fold)), settings.batch_size):
+            for indices in batches(random.permutation(others), settings.batch_size):
                 inputs = pooled[indices, random.integers(pooled.shape[1], size=len(indices))]
                 loss = multilabel_loss(classifier(inputs), targets[indices], settings.difficult)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-        held_out = fold_of == fold
+        in_fold = fold_of == fold
         with torch.inference_mode():
-            found[held_out] = classifier(pooled[held_out].flatten(0, 1)).unflatten(0, (-1, pooled.shape[1]))
-    return found
+            logits[in_fold] = classifier(pooled[in_fold].flatten(0, 1)).unflatten(0, (-1, pooled.shape[1]))
+    return logits
 
 
 @torch.inference_mode()
-def evaluate(fabric: Fabric, network: Network, split: Split) -> dict[str, np.ndarray]:
-    """Logits (images, C) float32 of each part the network has; each process computes its share of the images."""
+def evaluate(fabric: "Fabric", network: Network, split: Split, parts: Sequence[str] = LOGITS) -> dict[str, np.ndarray]:
+    """Those parts of model.Output (images, ...) float32 that the network has; each process computes its share."""
     network.eval()
 
-    def logits(size: int) -> dict[str, Tensor]:
-        found = {}
+    def forward(size: int) -> dict[str, Tensor]:
+        rows = {}
         seed_torch(split.settings.seed, split.settings.stage)
-        for inputs, share in split.whole(fabric, size):
+        for inputs, share in split.test_batches(fabric, size):
             with fabric.autocast():
                 output = network(**inputs)
-            for name in LOGITS:
+            for name in parts:
                 if (part := getattr(output, name)) is not None:
-                    rows = found.setdefault(name, torch.zeros(len(split.targets), part.shape[1], device=part.device))
-                    rows[share] = part.float()
-        return found
+                    if name not in rows:
+                        rows[name] = torch.zeros(len(split.targets), *part.shape[1:], device=part.device)
+                    rows[name][share] = part.float()
+        return rows
 
-    found = largest_batch(logits, fabric.device)
-    return {name: fabric.all_reduce(part, reduce_op="sum").cpu().numpy() for name, part in found.items()}
-
-
-def save(network: Network, optimizer: torch.optim.Optimizer, progress: Progress, run: Run, origin: dict) -> None:
-    state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "progress": asdict(progress)}
-    write_tensors(run.resume, state | {"origin": origin})
-    write_history(progress, run)
+    rows = largest_batch(forward, fabric.device)
+    return {name: fabric.all_reduce(part, reduce_op="sum").cpu().numpy() for name, part in rows.items()}
 
 
-def write_history(progress: Progress, run: Run) -> None:
-    write(
-        run.folder / "history.csv",
-        lambda partial: pd.DataFrame(progress.history).to_csv(partial, index=False, lineterminator="\n"),
-    )
+def save(learner: Learner, progress: Progress, run: Run, origin: dict) -> None:
+    state = {"network": learner.network.state_dict(), "optimizer": learner.optimizer.state_dict()}
+    write_tensors(run.resume, state | {"progress": asdict(progress), "origin": origin})
+    write_table(run.folder / "history.csv", pd.DataFrame(progress.history), index=False)
 
 
-def restored(network: Network, optimizer: torch.optim.Optimizer, run: Run) -> Progress:
+def restored(learner: Learner, run: Run) -> Progress:
     """Puts back the state after the last whole epoch, if there is one."""
     if not run.resume.exists():
         return Progress(history=[])
     state = load_tensors(run.resume)
-    network.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
+    learner.network.load_state_dict(state["network"])
+    learner.optimizer.load_state_dict(state["optimizer"])
     return Progress(**state["progress"])

@@ -13,8 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from attnsem import stages
-from attnsem.arrays import prepare
 from attnsem.datasets import scenes
+from attnsem.datasets.prepared import prepare
 from attnsem.files import read_json, rooted, write_json
 from attnsem.paper import settings
 from attnsem.runs import environment

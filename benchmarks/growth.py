@@ -48,13 +48,10 @@ def zeros(folder: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray:
 def epoch(fabric: Fabric, settings: Settings, inputs: Images | Features, labels: int) -> Callable[[], float]:
     """An epoch of the settings' stage, as training.fit runs it."""
     network = stages.network_of(settings, labels).to(fabric.device, memory_format=torch.channels_last)
-    trained = stages.trained_parts(settings, network)
-    training.only(network, trained, settings)
-    optimizer = torch.optim.SGD(training.groups(network, trained, settings), lr=settings.lr, momentum=0.9)
-    model, optimizer = fabric.setup(network, optimizer)
+    trained, scored = stages.trained_parts(settings, network), stages.scored_part(settings)
+    learner = training.Learner(fabric, network, settings, trained, scored)
     split = Split(inputs, torch.zeros(len(inputs), labels, dtype=torch.int8), settings)
-    scored = stages.scored_part(settings)
-    return lambda: training.train_epoch(fabric, model, network, optimizer, split, scored, 0)
+    return lambda: training.train_epoch(learner, split, 0)
 
 
 def work_of(what: str, size: int, fabric: Fabric, folder: Path) -> Callable[[], object]:
@@ -63,7 +60,7 @@ def work_of(what: str, size: int, fabric: Fabric, folder: Path) -> Callable[[], 
         settings = Settings(stage=1, **given)
         inputs = Images(zeros(folder, (size, 512, 512, 3), np.uint8), np.arange(size), "")
         split = Split(inputs, torch.zeros(size, 20, dtype=torch.int8), settings)
-        return lambda: deque(split.drawn(fabric, 0, 1, 0), maxlen=0)
+        return lambda: deque(split.training_batches(fabric, 0), maxlen=0)
     if what == "pixels":
         settings = Settings(stage=1, train_size=size, image_size=size, batch_size=8, **given)
         return epoch(fabric, settings, Images(zeros(folder, (8, size, size, 3), np.uint8), np.arange(8), ""), 20)

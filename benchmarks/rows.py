@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from lightning_fabric import Fabric
 from PIL import Image
 
 from attnsem import datasets, engine, metrics, stages, training
-from attnsem.arrays import Prepared, prepare
 from attnsem.datasets import scenes
+from attnsem.datasets.prepared import Prepared, prepare
 from attnsem.engine import fastest_precision, launched
 from attnsem.files import ROOT
 from attnsem.losses import multilabel_loss
@@ -83,7 +83,7 @@ class Setting:
 
     def split(self, settings: Settings, fabric: Fabric, network: Network) -> Split:
         """The training split as a stage has it, cached features included."""
-        return stages.splits(fabric, network, self.prepared, settings, self.folder)[0]
+        return stages.splits(fabric, network, self.prepared, settings)[0]
 
     def loader(self) -> torch.utils.data.DataLoader:
         return plain.loader(plain.Photographs(self.paths, self.targets, **SIZES), self.batch)
@@ -99,9 +99,13 @@ def networks(setting: Setting, settings: Settings) -> tuple[Network, Network]:
 
 
 def sgd(network: Network, settings: Settings) -> torch.optim.SGD:
-    trained = stages.trained_parts(settings, network)
-    training.only(network, trained, settings)
-    return torch.optim.SGD(training.groups(network, trained, settings), lr=settings.lr, momentum=settings.momentum)
+    training.set_modes(network, stages.trained_parts(settings, network), settings)
+    return training.sgd([parameter for parameter in network.parameters() if parameter.requires_grad], settings)
+
+
+def learner_of(network: Network, settings: Settings, fabric: Fabric) -> training.Learner:
+    trained, scored = stages.trained_parts(settings, network), stages.scored_part(settings)
+    return training.Learner(fabric, network, settings, trained, scored)
 
 
 def input_rows(setting: Setting) -> Iterator[Row]:
@@ -120,7 +124,7 @@ def input_rows(setting: Setting) -> Iterator[Row]:
     yield setting.compare(
         "input: decode, resize, crop, flip / crop, flip of prepared arrays, one core",
         lambda: drain(loader),
-        lambda: drain(split.drawn(fabric, 0, 1, 0)),
+        lambda: drain(split.training_batches(fabric, 0)),
         of=len(inputs),
         limit=(SIZES["train_size"] ** 2 * 2 + SIZES["image_size"] ** 2 * 5) * 3 / setting.limits.bytes,
     )
@@ -187,15 +191,14 @@ def epochs_of_stage(setting: Setting, stage: int) -> Iterator[Row]:
         setting.loader(),
         stages.trained_parts(settings, network),
     )
-    slow_optimizer, (model, optimizer) = sgd(contiguous, settings), fabric.setup(network, sgd(network, settings))
+    slow_optimizer, learner = sgd(contiguous, settings), learner_of(network, settings, fabric)
 
     def slow() -> None:
-        training.only(contiguous, trained, settings)
+        training.set_modes(contiguous, trained, settings)
         plain.train(contiguous, slow_optimizer, loader, scored)
 
     def fast(split: Split = split) -> None:
-        training.only(network, trained, settings)
-        training.train_epoch(fabric, model, network, optimizer, split, scored, 0)
+        training.train_epoch(learner, split, 0)
 
     what = "cached features" if settings.feature_cache else "prepared arrays"
     name = f"stage {stage}, an epoch"
@@ -221,9 +224,9 @@ class Ready:
 
     def __init__(self, split: Split, fabric: Fabric):
         self.settings, self.targets = split.settings, split.targets
-        self.batches = list(split.drawn(fabric, split.settings.seed, split.settings.stage, 0))
+        self.batches = list(split.training_batches(fabric, 0))
 
-    def drawn(self, *_: object) -> list:
+    def training_batches(self, *_: object) -> list:
         return self.batches
 
 
@@ -232,7 +235,7 @@ def evaluation_rows(setting: Setting) -> Iterator[Row]:
         settings = setting.settings(stage)
         fabric = launched(setting.device.type, precision=settings.precision)
         contiguous, network = networks(setting, settings)
-        _, test = stages.splits(fabric, network, setting.prepared, settings, setting.folder)
+        _, test = stages.splits(fabric, network, setting.prepared, settings)
         photographs = plain.Photographs(setting.paths, setting.targets, train_size=448, image_size=448)
         loader, scored = plain.loader(photographs, setting.batch), stages.scored_part(settings)
         yield setting.compare(
@@ -254,8 +257,8 @@ def compile_rows(setting: Setting) -> Iterator[Row]:
     split = Split(inputs, torch.from_numpy(setting.targets), settings)
 
     def epoch_of(network: Network) -> Callable[[], None]:
-        model, optimizer = fabric.setup(network, sgd(network, settings))
-        return lambda: training.train_epoch(fabric, model, network, optimizer, split, "baseline", 0)
+        learner = learner_of(network, settings, fabric)
+        return lambda: training.train_epoch(learner, split, 0)
 
     eager, compiled = epoch_of(network), epoch_of(fused)
     print(f"compilation and the first epoch: {seconds(compiled, setting.device):.0f} s", flush=True)
@@ -346,7 +349,7 @@ def study_rows(setting: Setting) -> Iterator[Row]:
         dataset.open(image_id).save(images / f"{image_id}.jpg", quality=95)
     slow = 0.0
     for manifest in manifests:
-        settings = replace(Settings(**manifest["parameters"]), precision="32-true")
+        settings = Settings(**manifest["parameters"]).but(precision="32-true")
         network = stages.network_of(settings, len(dataset.labels))
         optimizer = sgd(network, settings)
         photographs = plain.Photographs(

@@ -1,7 +1,7 @@
 import pytest
 
-from attnsem.arrays import prepare
 from attnsem.datasets import scenes
+from attnsem.datasets.prepared import prepare
 
 SIZES = {"train_size": 72, "image_size": 64}
 

@@ -15,8 +15,8 @@ import torch
 
 from attnsem import stages
 from attnsem.analysis.results import record
-from attnsem.arrays import prepare
 from attnsem.datasets import scenes
+from attnsem.datasets.prepared import prepare
 from attnsem.files import ROOT, load_tensors, read_json, write_json
 from attnsem.runs import environment
 

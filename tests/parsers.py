@@ -8,9 +8,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from attnsem import semantics
 from attnsem.analysis import published, verify
-from attnsem.datasets import mirflickr, voc2007
+from attnsem.datasets import mirflickr, similarity, voc2007
 from attnsem.files import ROOT, load_tensors
 from attnsem.runs import Run
 
@@ -44,11 +43,11 @@ def published_table(data: bytes) -> None:
 
 
 def similarities(data: bytes) -> None:
-    semantics.similarity(written("vectors.txt", data), ["cat", "dog"])
+    similarity.similarity(written("vectors.txt", data), ["cat", "dog"])
 
 
 def similarity_table(data: bytes) -> None:
-    semantics.similarity(written("table.csv", data), ["cat", "dog"])
+    similarity.similarity(written("table.csv", data), ["cat", "dog"])
 
 
 def manifest(data: bytes) -> None:

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from attnsem import StudyError, arrays
-from attnsem.arrays import Prepared, Views, batches, prepare
+from attnsem.arrays import Views, batches
 from attnsem.datasets import scenes
+from attnsem.datasets.prepared import Prepared, prepare
 from attnsem.files import ROOT
 
 SIZES = {"train_size": 40, "image_size": 32}

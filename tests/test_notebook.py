@@ -30,7 +30,7 @@ def test_what_fits(text):
         ("seed = True", "seed must be of type int"),
         ("seed = None", "seed must be of type int"),
         ("seed = -1", "seed must be 0 or more"),
-        ("lr = -0.1", "lr must be 0 or more"),
+        ("lr = -0.1", "lr must be above 0"),
         ("lr = float('nan')", "lr must be of type float, not float"),
         ("lr = float('inf')", "lr must be of type float"),
         ("name = 3", "name must be of type str"),
@@ -47,5 +47,5 @@ def test_what_does_not(text, says):
 def test_the_cell_itself_is_checked_for_those_who_edit_it():
     old = DECLARED.replace("lr: float = 0.1", "lr: float = -0.1")
     check_parameters(["", old, "%time pass", DECLARED, "check_parameters(In)"])
-    with pytest.raises(StudyError, match="lr must be 0 or more"):
+    with pytest.raises(StudyError, match="lr must be above 0"):
         check_parameters(["", DECLARED, old, "check_parameters(In)"])

@@ -29,8 +29,8 @@ def test_none_is_the_default_of_the_data_set():
     [
         ({"epoch": 3}, "unknown parameter 'epoch'; did you mean 'epochs'"),
         ({"frobnicate": 3}, "unknown parameter 'frobnicate'$"),
-        ({"epochs": "3"}, "epochs must be int, not '3'"),
-        ({"epochs": True}, "epochs must be int, not True"),
+        ({"epochs": "3"}, "epochs must be of type int, not '3'"),
+        ({"epochs": True}, "epochs must be of type int, not True"),
         ({"epochs": 0}, "epochs must be above 0, not 0"),
         ({"lr": -0.1}, "lr must be above 0"),
         ({"seed": -1}, "seed must be 0 or more"),

@@ -124,7 +124,7 @@ def test_a_number_that_is_none_stops_the_stage_and_names_its_images(tmp_path, sc
     with pytest.raises(StudyError, match=r"not finite in epoch 2, step 3, with the images scene\d+, scene") as caught:
         stages.train(1, **QUICK, data=scenes_data, runs=tmp_path / "runs")
     monkeypatch.undo()
-    from attnsem.arrays import Prepared
+    from attnsem.datasets.prepared import Prepared
 
     prepared = Prepared.load("scenes", scenes_data)
     named = str(caught.value).split("images ")[1].split(";")[0].split(", ")
@@ -135,7 +135,7 @@ def test_a_number_that_is_none_stops_the_stage_and_names_its_images(tmp_path, sc
 
 
 def test_a_process_that_waits_is_told_for_whom(tmp_path, capsys):
-    code = "import sys, time; from pathlib import Path; from attnsem.runs import held\n"
+    code = "import sys, time; from pathlib import Path; from attnsem.files import held\n"
     code += "with held(Path(sys.argv[1])): print('held', flush=True); time.sleep(2)"
     other = subprocess.Popen([sys.executable, "-c", code, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "held\n"
@@ -147,7 +147,7 @@ def test_a_process_that_waits_is_told_for_whom(tmp_path, capsys):
 
 
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
-    code = "import sys, time; from pathlib import Path; from attnsem.runs import held\n"
+    code = "import sys, time; from pathlib import Path; from attnsem.files import held\n"
     code += "with held(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     other = subprocess.Popen([sys.executable, "-c", code, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     other.stdout.readline()

@@ -12,8 +12,8 @@ import torch
 
 from attnsem import StudyError, metrics, stages, training
 from attnsem.analysis.results import labels_table, parts_table, stages_table
-from attnsem.arrays import Prepared, prepare
 from attnsem.datasets import scenes
+from attnsem.datasets.prepared import Prepared, prepare
 from attnsem.features import Features
 from attnsem.files import held
 from attnsem.paper import settings
@@ -333,7 +333,7 @@ def test_evaluation_on_val_and_every_epoch(train):
 def test_history_is_written_each_epoch(train, monkeypatch):
     seen, saved = [], training.save
     monkeypatch.setattr(
-        training, "save", lambda *args: (saved(*args), seen.append(len(pd.read_csv(args[3].folder / "history.csv"))))
+        training, "save", lambda *args: (saved(*args), seen.append(len(pd.read_csv(args[2].folder / "history.csv"))))
     )
     train(1)
     assert seen == [1, 2]

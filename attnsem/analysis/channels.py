@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attnsem import StudyError, stages
 from attnsem.analysis.pictures import AttendedImage
-from attnsem.arrays import Prepared
+from attnsem.datasets.prepared import Prepared
 from attnsem.engine import largest_batch, launched, memory_given_back
 from attnsem.features import cached
 from attnsem.files import rooted

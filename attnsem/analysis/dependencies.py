@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from attnsem import metrics, stages
 from attnsem.analysis import tables
 from attnsem.analysis.tables import Row
-from attnsem.arrays import Prepared
+from attnsem.datasets.prepared import Prepared
 from attnsem.engine import launched, memory_given_back
 from attnsem.features import cached
 from attnsem.files import rooted

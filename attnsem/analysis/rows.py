@@ -61,7 +61,7 @@ FORMER |= {"held": "fixed", "longer": "trained longer", "own loss": "semantic lo
 def stages_of(row: dict, last: int) -> list[int]:
     """The stages that a row goes through in tables of what stage `last` leaves; none where it needs later ones."""
     end = row.get("stage", last)
-    return [stage for stage in paper.variant(row["variant"]).stages if stage <= end] if end <= last else []
+    return [stage for stage in paper.VARIANT[row["variant"]].stages if stage <= end] if end <= last else []
 
 
 def settings_of(row: dict, stage: int, **parameters: object) -> Settings:

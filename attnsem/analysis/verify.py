@@ -15,7 +15,7 @@ import pandas as pd
 from attnsem import StudyError, metrics, paper
 from attnsem.analysis import tables
 from attnsem.analysis.results import compared, page, with_results
-from attnsem.arrays import Prepared
+from attnsem.datasets.prepared import Prepared
 from attnsem.files import ROOT, checksum, read_json, rooted
 from attnsem.runs import Run
 

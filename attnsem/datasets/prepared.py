@@ -1,0 +1,125 @@
+"""A data set whose images have been resized once to uint8 arrays (section 3.1), read without its source."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from attnsem import StudyError
+from attnsem.arrays import Images, fill, mapped, read_seal
+from attnsem.datasets.dataset import Dataset
+from attnsem.files import held, read_json, rooted, write_json
+
+
+def prepare(dataset: Dataset, *, data: Path, train_size: int, image_size: int) -> "Prepared":
+    """Resizes trainval images to train_size and val and test images to image_size, both square (section 3.1).
+
+    Bilinear with antialiasing, aspect ratio not kept. Goes on where it was interrupted; refuses arrays of another
+    state of the source.
+    """
+    place, arrays = rooted(data) / "prepared" / dataset.name, rooted(data) / "arrays" / dataset.images
+    with held(place), held(arrays):
+        description = {
+            "images": dataset.images,
+            "labels": dataset.labels,
+            "splits": dataset.splits,
+            "targets": dataset.targets.to_csv(lineterminator="\n"),
+            "boxes": dataset.boxes.to_csv(index=False, lineterminator="\n"),
+            "notes": dataset.notes,
+            "fingerprint": dataset.fingerprint,
+        }
+        path = place / "dataset.json"
+        if path.exists() and (earlier := read_json(path)["fingerprint"]) != dataset.fingerprint:
+            change = f"fingerprint {earlier[:12]}, now {dataset.fingerprint[:12]}"
+            remedy = f"delete it and {arrays}, or name another folder by -p data"
+            raise StudyError(
+                f"the source of {dataset.name} has changed since {place} was prepared ({change}); {remedy}"
+            )
+        write_json(path, description)
+        for split, size in (("trainval", train_size), ("val", image_size), ("test", image_size)):
+            if dataset.splits[split]:
+                resize(dataset, split, size, arrays)
+    return Prepared.load(dataset.name, data)
+
+
+def resize(dataset: Dataset, split: str, size: int, folder: Path) -> None:
+    """One array (images, size, size, 3) beside the list of its ids; rows already done are kept."""
+    ids, target = dataset.splits[split], folder / f"{split}-{size}.npy"
+    listing = target.with_suffix(".json")
+    if listing.exists():
+        if read_json(listing)["ids"] != list(ids):
+            raise StudyError(f"{target} holds other images than {dataset.name} now has; delete {folder}")
+        return
+
+    def row(image_id: str) -> np.ndarray:
+        return np.asarray(dataset.open(image_id).resize((size, size), Image.Resampling.BILINEAR))
+
+    shape, title = (len(ids), size, size, 3), f"{dataset.images} {split} at {size} px"
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        fill(target, shape, np.uint8, lambda start, stop: np.stack(list(pool.map(row, ids[start:stop]))), title)
+    write_json(listing, {"ids": list(ids), "sha256": read_seal(target)["sha256"]})
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prepared data set, read without its source.
+
+    image_set: folder of its arrays; all_targets: (images, C) int8 by image id, 1 present, 0 absent, -1 difficult or
+    unknown; boxes: one row an object, corners as fractions of width and height; the rest as in datasets.Dataset.
+    """
+
+    name: str
+    folder: Path
+    image_set: str
+    labels: tuple[str, ...]
+    splits: dict[str, tuple[str, ...]]
+    all_targets: pd.DataFrame
+    boxes: pd.DataFrame
+    notes: tuple[str, ...]
+    fingerprint: str
+
+    @classmethod
+    def load(cls, name: str, data: Path) -> "Prepared":
+        folder = rooted(data)
+        path = folder / "prepared" / name / "dataset.json"
+        if not path.exists():
+            command = f"papermill 00_prepare_data.ipynb out.ipynb -p dataset {name}"
+            raise StudyError(f"{name} is not prepared under {folder}; run: {command}")
+        description = read_json(path)
+        targets = pd.read_csv(StringIO(description["targets"]), index_col=0, dtype={0: str}).astype(np.int8)
+        return cls(
+            name=name,
+            folder=folder,
+            image_set=description["images"],
+            labels=tuple(description["labels"]),
+            splits={split: tuple(ids) for split, ids in description["splits"].items()},
+            all_targets=targets,
+            boxes=pd.read_csv(StringIO(description["boxes"]), dtype={"image": str, "label": str}),
+            notes=tuple(description["notes"]),
+            fingerprint=description["fingerprint"],
+        )
+
+    def ids(self, split: str) -> tuple[str, ...]:
+        return self.splits[split]
+
+    def targets(self, split: str) -> np.ndarray:
+        return self.all_targets.loc[list(self.ids(split))].to_numpy()
+
+    def boxes_of(self, image_id: str) -> pd.DataFrame:
+        return self.boxes[self.boxes["image"] == image_id]
+
+    def images(self, split: str, size: int) -> Images:
+        """The split's array at that size; `train` is read from `trainval`."""
+        holder = "trainval" if split == "train" else split
+        path = self.folder / "arrays" / self.image_set / f"{holder}-{size}.npy"
+        if not path.exists():
+            remedy = f"with train_size and image_size so that {holder} images have {size} pixels"
+            raise StudyError(f"there is no {path.name} of {self.name}; run 00_prepare_data.ipynb {remedy}")
+        row_of = {image_id: row for row, image_id in enumerate(self.ids(holder))}
+        rows = np.array([row_of[image_id] for image_id in self.ids(split)])
+        return Images(mapped(path), rows, read_json(path.with_suffix(".json"))["sha256"])
