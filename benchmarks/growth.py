@@ -17,9 +17,10 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
+from matplotlib.figure import Figure
 
 from attnsem import stages, training
-from attnsem.analysis.figures import growth, write_figure
+from attnsem.analysis.figures import COLOURS, styled, subplots, write_figure
 from attnsem.arrays import Images
 from attnsem.engine import fastest_precision, launched
 from attnsem.features import Features
@@ -85,6 +86,30 @@ def point(what: str, size: int, device: str) -> dict:
         work()
         took = min(seconds(work, fabric.device) for _ in range(2))
     return {"what": what, "size": size, "seconds": took, "gib": memory(fabric.device)}
+
+
+@styled
+def growth(table: pd.DataFrame, units: dict[str, str], machine: str) -> Figure:
+    """Time and memory over the size of the work, both axes logarithmic; a dotted line is proportional to the size.
+
+    table: rows with what, size, seconds and gib; units: what one time is of, for each `what`.
+    """
+    figure, axes = subplots(2, len(units), 3.6, f"Cost as work grows, {machine}; dotted: proportional")
+    for column, (what, unit) in zip(axes.T, units.items(), strict=True):
+        rows = table[table["what"] == what]
+        for ax, values, name in zip(column, ("seconds", "gib"), (f"s {unit}", "GiB, peak"), strict=True):
+            ax.loglog(rows["size"], rows[values], marker=".", color=COLOURS[0])
+            first = rows.iloc[0]
+            ax.loglog(rows["size"], first[values] * rows["size"] / first["size"], ":", color=COLOURS[-1])
+            ax.set(xlabel=what, ylabel=name)
+            ax.set_xticks(rows["size"], [str(size) for size in rows["size"]], rotation=45)
+            ax.minorticks_off()
+            ax.yaxis.set_major_formatter("{x:g}")
+            for row in (rows.iloc[0], rows.iloc[-1]):
+                place = (row["size"], row[values])
+                ax.annotate(f"{row[values]:.2g}", place, (0, -11), textcoords="offset points", ha="center")
+            ax.margins(x=0.2, y=0.35)
+    return figure
 
 
 def main() -> None:

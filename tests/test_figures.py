@@ -9,9 +9,10 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from attnsem.analysis.figures import differences, growth, label_bars, label_columns, label_distribution, learning_curves
+from attnsem.analysis.figures import differences, label_bars, label_columns, label_distribution, learning_curves
 from attnsem.analysis.pictures import AttendedImage, attention_over_images, example_images, predictions
 from attnsem.analysis.tables import with_best_marked
+from benchmarks.growth import growth
 
 IMAGE = np.zeros((32, 48, 3), np.uint8)
 BOX = ("cat", 0.25, 0.5, 0.75, 1.0)

@@ -3,6 +3,7 @@
 They do not go through pyplot, so that none stays open; a notebook that shows one says `%matplotlib inline`.
 """
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     """
     names = {"loss": "training loss", "mAP": "mAP (%)", "alpha": "α, weight of y′ in eq. (9)"}
     names = {column: name for column, name in names.items() if column in history and history[column].any()}
-    figure, axes = subplots(1, len(names), height=2.3)
+    figure, axes = subplots(1, len(names), 2.3)
     for ax, colour, (column, name) in zip(axes[0], COLOURS, names.items(), strict=False):
         points = history.dropna(subset=column)
         ax.plot(points["epoch"], points[column], marker=".", color=colour)
@@ -60,16 +61,32 @@ def label_bars(table: pd.DataFrame, title: str, xlabel: str = "AP (%); mAP is th
     table: rows are what is compared (stages, variants, readings), columns the labels and `mAP`; nan is no mark.
     """
     table = table.drop(columns="labels_without_positives", errors="ignore")
-    figure, [[ax]] = subplots(1, 1, height=1 + 0.19 * table.shape[1])
-    places = np.arange(table.shape[1])
+    figure, ax = _rows(table.columns)
     for i, (name, row) in enumerate(table.iterrows()):
-        ax.plot(row, places + 0.5 * ((i + 0.5) / len(table) - 0.5), MARKERS[i % len(MARKERS)], markersize=4,
+        ax.plot(row, _places(row, i, len(table), 0.5), MARKERS[i % len(MARKERS)], markersize=4,
                 color=COLOURS[i % len(COLOURS)], label=name if isinstance(name, str) else ", ".join(name))  # fmt: skip
-    name_rows(ax, table.columns)
     ax.set(xlabel=xlabel)
-    figure.suptitle(title, fontsize=FONT + 1)
-    figure.legend(loc="outside lower center", ncols=min(len(table), 4))
+    return _titled(figure, title, min(len(table), 4))
+
+
+@styled
+def label_distribution(targets: pd.DataFrame) -> Figure:
+    """Share of images that show each label (%). targets: a row a split, a column a label, in %."""
+    figure = label_bars(targets, "", "images with the label (%)")
+    figure.axes[0].set_xlim(left=0)
     return figure
+
+
+@styled
+def label_columns(table: pd.DataFrame, title: str) -> Figure:
+    """AP of every label (%) as grouped columns, as the paper's Figure 3. table: as in label_bars."""
+    figure, [[ax]] = subplots(1, 1, 3)
+    for i, (name, row) in enumerate(table.iterrows()):
+        ax.bar(_places(row, i, len(table), 0.8), row, 0.8 / len(table), color=COLOURS[i % len(COLOURS)], label=name)
+    ax.set_xticks(range(table.shape[1]), table.columns, rotation=90)
+    ax.set(ylabel="AP (%); mAP is the mean", xlim=(-0.6, table.shape[1] - 0.4))
+    ax.grid(axis="y", color="lightgrey", linewidth=0.5)
+    return _titled(figure, title, min(len(table), 4))
 
 
 def name_rows(ax: Axes, names: Sequence[str]) -> None:
@@ -81,19 +98,15 @@ def name_rows(ax: Axes, names: Sequence[str]) -> None:
         ax.axhspan(place - 0.5, place + 0.5, color="whitesmoke", zorder=0)
 
 
-@styled
-def label_columns(table: pd.DataFrame, title: str) -> Figure:
-    """AP of every label (%) as grouped columns, as the paper's Figure 3. table: as in label_bars."""
-    figure, [[ax]] = subplots(1, 1, height=3)
-    width = 0.8 / len(table)
-    for i, (name, row) in enumerate(table.iterrows()):
-        ax.bar(np.arange(len(row)) + (i + 0.5) * width - 0.4, row, width, color=COLOURS[i % len(COLOURS)], label=name)
-    ax.set_xticks(range(table.shape[1]), table.columns, rotation=90)
-    ax.set(ylabel="AP (%); mAP is the mean", xlim=(-0.6, table.shape[1] - 0.4))
-    ax.grid(axis="y", color="lightgrey", linewidth=0.5)
-    figure.suptitle(title, fontsize=FONT + 1)
-    figure.legend(loc="outside lower center", ncols=min(len(table), 4))
-    return figure
+def _rows(names: Sequence[str], margin: float = 1) -> tuple[Figure, Axes]:
+    figure, [[ax]] = subplots(1, 1, margin + 0.19 * len(names))
+    name_rows(ax, names)
+    return figure, ax
+
+
+def _places(values: Sequence, i: int = 0, count: int = 1, spread: float = 0) -> np.ndarray:
+    """Where the i-th of `count` series of values stands, each value beside those of the other series."""
+    return np.arange(len(values)) + spread * ((i + 0.5) / count - 0.5)
 
 
 @styled
@@ -104,7 +117,7 @@ def differences(
 
     table: rows are what is compared, columns Δ mAP, low and high, in points; published: points by the same names.
     """
-    figure, ax = _intervals({"ours": table.rename(columns={"Δ mAP": "difference"})})
+    figure, ax = _intervals({"ours": table})
     if published is not None:
         ax.plot(published.reindex(table.index), range(len(table)), MARKERS[2], markersize=6, color=COLOURS[3],
                 fillstyle="none", label="the paper's")  # fmt: skip
@@ -121,21 +134,20 @@ def gains(tables: dict[str, pd.DataFrame], title: str, xlabel: str) -> Figure:
 
 
 def _intervals(tables: dict[str, pd.DataFrame]) -> tuple[Figure, Axes]:
-    rows = next(iter(tables.values())).index
-    figure, [[ax]] = subplots(1, 1, height=1.1 + 0.19 * len(rows))
+    """tables: with the same rows; the first column is drawn, from low to high."""
+    figure, ax = _rows(next(iter(tables.values())).index, 1.1)
     ax.axvline(0, color="black", linewidth=0.8)
     for i, (name, table) in enumerate(tables.items()):
-        places = np.arange(len(rows)) + 0.4 * ((i + 0.5) / len(tables) - 0.5)
-        spread = [table["difference"] - table["low"], table["high"] - table["difference"]]
-        ax.errorbar(table["difference"], places, xerr=spread, fmt=MARKERS[i], markersize=4, color=COLOURS[i],
-                    capsize=2, label=name)  # fmt: skip
-    name_rows(ax, rows)
+        point = table.iloc[:, 0]
+        ax.errorbar(point, _places(point, i, len(tables), 0.4), xerr=[point - table["low"], table["high"] - point],
+                    fmt=MARKERS[i], markersize=4, color=COLOURS[i], capsize=2, label=name)  # fmt: skip
     return figure, ax
 
 
-def _titled(figure: Figure, title: str) -> Figure:
-    figure.suptitle(title, fontsize=FONT + 1)
-    figure.legend(loc="outside lower center", ncols=2)
+def _titled(figure: Figure, title: str, legend_columns: int = 2) -> Figure:
+    if title:
+        figure.suptitle(title, fontsize=FONT + 1)
+    figure.legend(loc="outside lower center", ncols=legend_columns)
     return figure
 
 
@@ -145,78 +157,34 @@ def matrices(tables: dict[str, pd.DataFrame], title: str, *, rows: str, columns:
 
     tables: (C, C), by what they show; rows, columns: what the labels of each stand for.
     """
-    size = len(next(iter(tables.values())))
-    figure, axes = subplots(1, len(tables), height=1.3 + WIDTH / len(tables))
-    for i, (ax, (name, table)) in enumerate(zip(axes[0], tables.items(), strict=True)):
+    figure, axes = subplots(1, len(tables), 1.3 + WIDTH / len(tables), title)
+    for ax, (name, table) in zip(axes[0], tables.items(), strict=True):
         most = np.nanmax(np.abs(table.to_numpy()), initial=1e-9)
         ax.set_facecolor("lightgrey")
         image = ax.imshow(table, cmap="RdBu_r", vmin=-most, vmax=most)
-        ax.set_xticks(range(size), table.columns, rotation=90, fontsize=FONT - 2)
-        ax.set_yticks(range(size), table.index if i == 0 else [""] * size, fontsize=FONT - 2)
-        ax.set_xlabel(columns)
-        if i == 0:
-            ax.set_ylabel(rows)
+        ax.set_xticks(range(len(table)), table.columns, rotation=90, fontsize=FONT - 2)
+        ax.set_yticks(range(len(table)), table.index if ax is axes[0, 0] else [""] * len(table), fontsize=FONT - 2)
+        ax.set(xlabel=columns, ylabel=rows if ax is axes[0, 0] else "")
         figure.colorbar(image, ax=ax, location="top", label=name, shrink=0.8)
-    figure.suptitle(title, fontsize=FONT + 1)
     return figure
 
 
 @styled
-def agreement(log_lift: pd.DataFrame, influences: dict[str, pd.DataFrame], title: str) -> Figure:
+def agreement(lift: pd.DataFrame, influences: dict[str, pd.DataFrame], title: str) -> Figure:
     """A panel a row of the tables: how far a label's logit moves over the log2 lift of the pair, a point a pair.
 
-    log_lift, influences: (C, C).
+    lift, influences: (C, C), pair-specific.
     """
-    off = ~np.eye(len(log_lift), dtype=bool)
+    pairs = ~np.eye(len(lift), dtype=bool)
     columns = min(len(influences), 3)
     rows = -(-len(influences) // columns)
-    figure, axes = subplots(rows, columns, height=1 + 1.7 * rows)
+    figure, axes = subplots(rows, columns, 1 + 1.7 * rows, title)
     for ax in axes.flat[len(influences) :]:
         ax.axis("off")
-    for ax, (name, found) in zip(axes.flat, influences.items(), strict=False):
+    for ax, (name, influence) in zip(axes.flat, influences.items(), strict=False):
         ax.axhline(0, color="black", linewidth=0.5)
-        ax.plot(log_lift.to_numpy()[off], found.to_numpy()[off], ".", markersize=3, color=COLOURS[0])
-        ax.set_title(name)
-        ax.set(xlabel="pair-specific log2 lift", ylabel="moved logit")
-    figure.suptitle(title, fontsize=FONT + 1)
-    return figure
-
-
-@styled
-def label_distribution(targets: pd.DataFrame) -> Figure:
-    """Share of images that show each label (%). targets: a row a split, a column a label, in %."""
-    figure, [[ax]] = subplots(1, 1, height=1 + 0.19 * targets.shape[1])
-    for i, (name, row) in enumerate(targets.iterrows()):
-        ax.plot(row, np.arange(targets.shape[1]), MARKERS[i], markersize=4, color=COLOURS[i], label=name)
-    name_rows(ax, targets.columns)
-    ax.set_xlim(left=0)
-    ax.set_xlabel("images with the label (%)")
-    figure.legend(loc="outside upper center", ncols=len(targets))
-    return figure
-
-
-@styled
-def growth(table: pd.DataFrame, units: dict[str, str], machine: str) -> Figure:
-    """Time and memory over the size of the work, both axes logarithmic; a dotted line is proportional to the size.
-
-    table: rows with what, size, seconds and gib; units: what one time is of, for each `what`.
-    """
-    figure, axes = subplots(2, len(units), height=3.6)
-    for column, (what, unit) in zip(axes.T, units.items(), strict=True):
-        rows = table[table["what"] == what]
-        for ax, values, name in zip(column, ("seconds", "gib"), (f"s {unit}", "GiB, peak"), strict=True):
-            ax.loglog(rows["size"], rows[values], marker=".", color=COLOURS[0])
-            first = rows.iloc[0]
-            ax.loglog(rows["size"], first[values] * rows["size"] / first["size"], ":", color=COLOURS[-1])
-            ax.set(xlabel=what, ylabel=name)
-            ax.set_xticks(rows["size"], [str(size) for size in rows["size"]], rotation=45)
-            ax.minorticks_off()
-            ax.yaxis.set_major_formatter("{x:g}")
-            for row in (rows.iloc[0], rows.iloc[-1]):
-                place = (row["size"], row[values])
-                ax.annotate(f"{row[values]:.2g}", place, (0, -11), textcoords="offset points", ha="center")
-            ax.margins(x=0.2, y=0.35)
-    figure.suptitle(f"Cost as work grows, {machine}; dotted: proportional", fontsize=FONT)
+        ax.plot(lift.to_numpy()[pairs], influence.to_numpy()[pairs], ".", markersize=3, color=COLOURS[0])
+        ax.set(title=textwrap.fill(name, 28), xlabel="pair-specific log2 lift", ylabel="fall of the logit")
     return figure
 
 
@@ -225,7 +193,9 @@ def write_figure(path: Path, figure: Figure) -> None:
     write(path, lambda partial: figure.savefig(partial, format=path.suffix[1:]))
 
 
-def subplots(rows: int, columns: int, height: float) -> tuple[Figure, np.ndarray]:
+def subplots(rows: int, columns: int, height: float, title: str = "") -> tuple[Figure, np.ndarray]:
     """height: in inches, of the whole figure. The axes are (rows, columns)."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained", dpi=DPI)
+    if title:
+        figure.suptitle(title, fontsize=FONT + 1)
     return figure, figure.subplots(rows, columns, squeeze=False)
