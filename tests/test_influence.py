@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from attnsem.analysis import dependencies, influence
+from attnsem.analysis import dependencies, influence, planted
 from attnsem.analysis.channels import Channels
 from attnsem.analysis.influence import Influence
 from attnsem.datasets import scenes
@@ -64,7 +64,7 @@ def test_agreement_is_sure_of_a_copy_and_not_of_noise():
 def test_recovery_counts_planted_pairs():
     table = pd.DataFrame(np.zeros((3, 3)), ABC, ABC)
     table.loc["a", "b"], table.loc["c", "b"] = -5, 1
-    planted = {frozenset("ab")}
+    edges = {frozenset("ab")}
     assert influence.recovery(table, planted)["precision"] == 1
     assert influence.recovery(table, {frozenset("bc")})["precision"] == 0
     assert np.isnan(influence.recovery(table * 0, planted)["precision"])
@@ -80,11 +80,11 @@ def test_interventions_change_one_channel_and_uniform_keeps_its_sum(how):
 
 
 def test_scenes_planted_graph_is_in_the_lift_of_its_labels():
-    vectors, probability = scenes.exact_joint()
+    vectors, probability = planted.exact_joint()
     draws = np.random.default_rng(0).choice(len(vectors), 4000, p=probability)
     lift = dependencies.cooccurrence(vectors[draws], scenes.LABELS)["lift"]
-    planted = {frozenset((label, other)) for label, node in scenes.NETWORK.items() for other in node.company}
-    recovery = influence.recovery(np.log(lift.clip(lower=0.01)), planted)
+    edges = {frozenset((label, other)) for label, node in scenes.NETWORK.items() for other in node.company}
+    recovery = influence.recovery(np.log(lift.clip(lower=0.01)), edges)
     assert recovery["precision"] > 0.7 > 0.3 > recovery["chance"]
 
 
