@@ -175,7 +175,7 @@ for n in STAGE:
         params:
             notebook=f"{NOTEBOOKS}/{STAGE[n]}.ipynb",
             given=parameters(n),
-        threads: config.get("threads", 1)
+        threads: config.get("threads", workflow.cores or 1)
         resources:
             gpu=1,
         shell:

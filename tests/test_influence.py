@@ -64,7 +64,7 @@ def test_agreement_is_sure_of_a_copy_and_not_of_noise():
 def test_recovery_counts_planted_pairs():
     table = pd.DataFrame(np.zeros((3, 3)), ABC, ABC)
     table.loc["a", "b"], table.loc["c", "b"] = -5, 1
-    edges = {frozenset("ab")}
+    planted = {frozenset("ab")}
     assert influence.recovery(table, planted)["precision"] == 1
     assert influence.recovery(table, {frozenset("bc")})["precision"] == 0
     assert np.isnan(influence.recovery(table * 0, planted)["precision"])
