@@ -30,8 +30,7 @@ def exact_joint() -> tuple[np.ndarray, np.ndarray]:
     vectors = np.arange(2 ** len(LABELS))[:, None] >> np.arange(len(LABELS)) & 1
     probability = np.ones(len(vectors))
     for column, node in enumerate(NETWORK.values()):
-        company = vectors[:, [LABELS.index(label) for label in node.company]].sum(1)
-        present = np.array(node.present)[company]
+        present = np.array(node.present)[vectors[:, [LABELS.index(label) for label in node.company]].sum(1)]
         probability *= np.where(vectors[:, column], present, 1 - present)
     return vectors, probability
 

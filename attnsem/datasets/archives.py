@@ -117,8 +117,8 @@ def _fetch(url: str, archive: Archive, path: Path) -> None:
     import pooch  # only here: whoever has the data does without it
 
     # Not tqdm.auto, whose widget does not take the total that pooch learns from the server; 1 until then.
-    bytes_shown = {"unit": "B", "unit_scale": True, "leave": False, "disable": not IN_JUPYTERLAB}
-    with tqdm(desc=f"download {url}", total=1, **bytes_shown) as progress:
+    style = {"unit": "B", "unit_scale": True, "leave": False, "disable": not IN_JUPYTERLAB}
+    with tqdm(desc=f"download {url}", total=1, **style) as progress:
         options = {"timeout": TIMEOUT, "headers": {"User-Agent": "attnsem"}}
         pooch.HTTPDownloader(progressbar=progress, chunk_size=2**20, **options)(url, path, None)
     for algorithm, published in {"MD5": archive.md5, "SHA-256": archive.sha256}.items():
