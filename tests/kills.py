@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from attnsem import stages
-from attnsem.analysis.results import record
 from attnsem.datasets import scenes
 from attnsem.datasets.prepared import prepare
 from attnsem.files import ROOT, load_tensors, read_json, write_json
 from attnsem.runs import environment
+from results.record import record
 
 QUICK = {"dataset": "scenes", "epochs": 3, "lr_step": 2, "batch_size": 8, "precision": "32-true", "device": "cpu"}
 CACHED = {2: {"feature_cache": 2}, 3: {"feature_cache": 2}}

@@ -19,9 +19,9 @@ import pytest
 from PIL import Image
 
 from attnsem import StudyError
+from attnsem.analysis.inference import Photographs
 from attnsem.datasets import archives, read_image
 from attnsem.datasets.archives import Archive, download, find, locate, unpack
-from attnsem.datasets.photographs import Photographs
 from attnsem.files import ROOT
 
 

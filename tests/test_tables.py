@@ -9,10 +9,11 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from attnsem import StudyError
-from attnsem.analysis import published, results, statistics, tables
+from attnsem.analysis import published, statistics, tables
 from attnsem.analysis.rows import ROWS, settings_of
 from attnsem.files import checksum, write_arrays, write_json
 from attnsem.runs import NAMED, Run
+from results import record
 
 LABELS = ["person", "bottle", "sky"]
 
@@ -175,7 +176,7 @@ def test_selection_shows_the_bias_of_picking_the_epoch_on_test(runs, tmp_path):
 
 def test_recording_keeps_the_scores_of_test_in_float16(runs, tmp_path):
     leave(runs / "val/lr0.02", "proposed", 0, 2.0, train_split="train", test_split="val")
-    results.record(runs, "here", tmp_path)
+    record.record(runs, "here", tmp_path)
     copy = Run(tmp_path / "here/scenes/proposed/seed0/stage3")
     full = Run(runs / "scenes/proposed/seed0/stage3")
     assert copy.scores()["scores"].dtype == np.float16 and "semantic" not in copy.scores()
@@ -187,12 +188,12 @@ def test_recording_keeps_the_scores_of_test_in_float16(runs, tmp_path):
 
 
 def test_differences_are_written_and_shown(runs, tmp_path):
-    results.record(runs, "here", tmp_path)
-    assert results.places(tmp_path) == [(tmp_path / "here", "scenes", 3)]
-    results.compare(tmp_path)
-    deltas = results.summary(tmp_path / "here", "scenes", 3).set_index("row")["Δ mAP vs. baseline (95 % CI)"]
+    record.record(runs, "here", tmp_path)
+    assert record.places(tmp_path) == [(tmp_path / "here", "scenes", 3)]
+    record.compare(tmp_path)
+    deltas = record.summary(tmp_path / "here", "scenes", 3).set_index("row")["Δ mAP vs. baseline (95 % CI)"]
     assert deltas["proposed"].startswith("+") and deltas["se"].startswith("-") and deltas["baseline"] == ""
-    lines = results.verdict_lines(tmp_path / "here", "scenes", 3)
+    lines = record.verdict_lines(tmp_path / "here", "scenes", 3)
     assert list(lines["verdict"]) == ["supported", "supported", "supported"]
     for name in ("differences", "verdicts"):
         written = (tmp_path / f"here/scenes/{name}-stage3.csv").read_text()

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from attnsem import stages
-from attnsem.analysis.results import record
+from results.record import record
 from tests import verify
 
 QUICK = {"dataset": "scenes", "epochs": 1, "batch_size": 8, "precision": "32-true", "device": "cpu"}

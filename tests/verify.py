@@ -14,9 +14,10 @@ import pandas as pd
 
 from attnsem import StudyError, paper
 from attnsem.analysis import tables
-from attnsem.analysis.results import page, places, readings_of, with_results
+from attnsem.analysis.results import readings_of
 from attnsem.files import ROOT, checksum, read_json, rooted
 from attnsem.runs import Run
+from results.record import page, places, with_results
 
 ROUNDING = 0.02  # points of mAP that float16 may cost, by ties, in many images; in few a single tie costs more
 
@@ -96,7 +97,7 @@ def broken_tables() -> Iterator[str]:
     for name, write in pages.items():
         text = (ROOT / name).read_text()
         if text != write(text):
-            yield f"{name} is not what python -m attnsem.analysis.results writes from the recorded runs"
+            yield f"{name} is not what python -m results.record writes from the recorded runs"
 
 
 def broken_differences() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Anyone's photographs, which have no labels: what a trained network is to predict."""
+"""A trained network on images: the prepared ones, or anyone's photographs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,12 @@ from PIL import Image
 from torch import Tensor
 
 from attnsem import StudyError
+from attnsem.arrays import Images
 from attnsem.datasets import read_image
+from attnsem.engine import launched, memory_given_back
+from attnsem.runs import Run
+from attnsem.stages import load
+from attnsem.training import LOGITS, Split, evaluate
 
 
 @dataclass(frozen=True)
@@ -50,3 +55,13 @@ class Photographs:
         images = [read_image(self.paths[index]) for index in indices]
         resized = [image.resize((self.size, self.size), Image.Resampling.BILINEAR) for image in images]
         return torch.from_numpy(np.stack([np.asarray(image) for image in resized]))
+
+
+@memory_given_back()
+def outputs(run: Run, images: Images | Photographs, *, device: str = "auto") -> dict[str, np.ndarray]:
+    """What a run's network makes of whole images: logits (N, C) of each part that it has, by its name in model.Output,
+    and `attention` (N, C, h, w) where it has any."""
+    fabric = launched(device, precision="32-true")
+    network = load(run).to(fabric.device, memory_format=torch.channels_last)
+    split = Split(images, torch.zeros(len(images)), run.settings)
+    return evaluate(fabric, network, split, (*LOGITS, "attention"))

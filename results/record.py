@@ -1,0 +1,181 @@
+"""`python -m results.record`: what is recorded of runs under results/, and the tables that pages show of it."""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from attnsem.analysis import tables
+from attnsem.analysis.results import PARTS, as_markdown, readings_of
+from attnsem.analysis.rows import BASELINE, LONGER, REPAIR
+from attnsem.files import ROOT, checksum, read_json, rooted, write, write_arrays, write_json, write_table
+from attnsem.runs import Run
+
+COPIED = ("history.csv", "metrics.json")
+OTHERS = (BASELINE, LONGER, "attention pooling, α fixed", "se, α fixed")  # what the rows are compared with
+PAGE = """# Recorded runs
+
+Written by `python -m results.record`; none of it is typed. A folder is
+`<recorded>/<dataset>/<row>/seed<k>/stage<n>`:
+`scores.npz` has ids, labels, targets and the logits of what the stage trains (float16), `metrics.json` the nine
+readings of the full scores and the mAP of each part, `history.csv` an epoch a line, `manifest.json` parameters,
+revision, versions, machine, seconds and checksums. Below `val/` are the runs by which learning rates were chosen,
+without scores. `differences-stage<n>.csv` and `verdicts-stage<n>.csv` are the paired bootstraps of the README's tables.
+
+mAP in %, not interpolated, difficult ignored, unless named: y′ is the backbone's own classifier, ŷ_att the attention
+with confidence maps, ỹ the semantic part or the control that stands in its place, ŷ the fusion. `baseline` is the
+backbone alone, after stage 1. Δ mAP is in points, with its 95 % bootstrap interval over test images.
+"""
+README_ROWS = (  # results/README.md has all
+    *(BASELINE, "att", "se", "proposed", "se5_conv5", "proposed, confidence gate", LONGER, *OTHERS[2:], "two_layer"),
+    *("shuffled, confidence gate, α fixed", REPAIR, "proposed, confidence gate, out-of-fold baseline"),
+    *("proposed, pooled gate, semantic loss", f"{REPAIR}, 4 channels", f"{REPAIR}, text similarity"),
+)
+MARKS = "<!-- results -->\n", "<!-- end of results -->"
+
+
+def record(runs: Path, name: str, results: Path = ROOT / "results") -> None:
+    """Copies what is small of every complete stage below `runs` to results/<name>.
+
+    Of the scores those of what the stage trains, in float16, and none of runs on val; the manifest then names that
+    file's checksum, and keeps the full one's. metrics.json is from the full scores.
+    """
+    for path in sorted(runs.rglob("manifest.json")):
+        run, target = Run(path.parent), results / name / path.parent.relative_to(runs)
+        for file in COPIED:
+            write(target / file, lambda partial, source=run.folder / file: shutil.copyfile(source, partial))
+        manifest = run.manifest
+        if run.settings.test_split == "test":
+            scores = run.scores()
+            arrays = {key: scores[key] for key in ("ids", "labels", "targets")}
+            write_arrays(target / "scores.npz", arrays | {"scores": scores["scores"].astype(np.float16)})
+            manifest["full_scores_sha256"] = manifest["scores_sha256"]
+            manifest["scores_sha256"] = checksum(target / "scores.npz")
+        write_json(target / "manifest.json", manifest)
+
+
+def compare(results: Path = ROOT / "results", name: str | None = None) -> None:
+    """Writes <recorded>/<dataset>/differences-stage<n>.csv, every row vs. those of OTHERS, and verdicts-stage<n>.csv.
+
+    The slow part: 1,000 resamples of each score file. name: of what is recorded; None is all.
+    """
+    for folder, dataset, stage in places(results):
+        if name not in (None, folder.name):
+            continue
+        rows = tables.read_rows(folder, dataset, stage)
+        differences = [tables.differences(rows.values(), rows[other]) for other in OTHERS if other in rows]
+        company = tables.company("person", rows[BASELINE])
+        verdicts = tables.verdicts(rows, tables.stated_gain(dataset), company)
+        write_table(folder / dataset / f"differences-stage{stage}.csv", pd.concat(differences).round(4))
+        write_table(folder / dataset / f"verdicts-stage{stage}.csv", verdicts.round(4))
+
+
+def places(results: Path = ROOT / "results") -> list[tuple[Path, str, int]]:
+    """Recorded folder, data set and last stage, wherever there are three rows or more to compare."""
+    paths = [path for stage in (3, 4) for path in sorted(results.glob(f"*/*/proposed/seed0/stage{stage}"))]
+    found = [(path.parents[3], path.parents[2].name, int(path.name[-1])) for path in paths]
+    return [place for place in found if sum(bool(row.files) for row in tables.read_rows(*place).values()) > 2]
+
+
+def summary(folder: Path, dataset: str, stage: int) -> pd.DataFrame:
+    """A row a table's row that has been run: mAP (%), its spread over seeds, and what compare() wrote."""
+    rows = [row for row in tables.read_rows(folder, dataset, stage).values() if row.files]
+    table = tables.mean_and_spread(rows).drop(columns="runs").reset_index()
+    differences = pd.read_csv(folder / dataset / f"differences-stage{stage}.csv").set_index(["vs.", "row"])
+    for other in differences.index.unique(0):
+        deltas = differences.loc[other].apply(delta, axis=1)
+        table[f"Δ mAP vs. {other} (95 % CI)"] = table["row"].map(deltas).fillna("")
+    return table.assign(**{"sd of seeds": table["sd of seeds"].map("{:.2f}".format).replace("nan", "")})
+
+
+def delta(row: pd.Series) -> str:
+    return f"{row['Δ mAP']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
+
+
+def verdict_lines(folder: Path, dataset: str, stage: int) -> pd.DataFrame:
+    table = pd.read_csv(folder / dataset / f"verdicts-stage{stage}.csv").query("verdict != 'not run'")
+    return table[["claim", "rows", "verdict"]].assign(**{"Δ mAP (95 % CI)": table.apply(delta, axis=1)})
+
+
+def channels_and_dependencies(folder: Path, dataset: str, stage: int) -> list[pd.DataFrame]:
+    """What notebooks 09 and 10 wrote beside the recorded runs: none where they have not been run there."""
+    place, parts = folder / dataset, []
+    for path in sorted(place.glob(f"localisation_*_stage{stage}.csv")):
+        table = pd.read_csv(path)
+        for name in ("pointing game", "inside − area"):
+            bounds = table[[name, f"{name}, low", f"{name}, high"]].to_numpy()
+            table[name] = [f"{mean:.1f} ({low:.1f} to {high:.1f})" for mean, low, high in bounds]
+        parts.append(table[["maps", "pointing game", "inside − area"]])
+    columns = {
+        "agreement": ["1 − α", "rank correlation", "p", "plain correlation", "plain p"],
+        "planted": ["precision", "average precision"],
+    }
+    for name, numbers in columns.items():
+        for path in place.glob(f"{name}_stage{stage}.csv"):
+            table = pd.read_csv(path).set_index("row")[numbers]
+            parts.append(table.map("{:.2f}".format).replace("nan", "").reset_index())
+    for path in place.glob(f"scale_stage{stage}.csv"):
+        table = pd.read_csv(path)
+        parts.append(table.iloc[:, :1].assign(**{"Δ mAP (95 % CI)": table.apply(delta, axis=1)}))
+    return parts
+
+
+def heading(folder: Path, dataset: str, stage: int) -> str:
+    backbone = tables.backbone(tables.read_rows(folder, dataset, stage), stage)
+    return f"{folder.name}, {dataset}, after stage {stage}: {backbone}"
+
+
+def recorded_stages(results: Path = ROOT / "results") -> pd.DataFrame:
+    """mAP (%) of every recorded stage that was tested: of each part, and three more readings of what it trains."""
+    rows = []
+    for path in sorted(results.rglob("scores.npz"), key=lambda path: path.parent.parts):
+        run = Run(path.parent)
+        settings, readings = run.settings, readings_of(run)["mAP"]
+        parts = read_json(run.folder / "metrics.json")["parts"]
+        frozen = "" if settings.train_backbone else " frozen"
+        row = {
+            "recorded in": run.folder.relative_to(results).as_posix(),
+            "backbone, pixels": f"{settings.backbone}{frozen}, {settings.image_size}",
+            "epochs": settings.epochs,
+            "chance": 100 * (run.scores()["targets"] == 1).mean(),
+        }
+        row |= {sign: parts.get(part, "") for part, sign in PARTS.items()}
+        row |= {name: readings[(name, "ignore")] for name in ("11-point", "all-point")}
+        rows.append(row | {"lowest of nine": readings.min()})
+    return pd.DataFrame(rows)
+
+
+def with_results(text: str) -> str:
+    """The README's text with its marked part written anew from what is recorded now."""
+    parts = []
+    for place in places():
+        table = summary(*place)
+        table = table[table["row"].isin(README_ROWS)]
+        page = [table, verdict_lines(*place), *channels_and_dependencies(*place)]
+        parts += [f"### {heading(*place)}\n", *map(as_markdown, page)]
+    before, rest = text.split(MARKS[0])
+    return before + MARKS[0] + "\n".join(parts) + MARKS[1] + rest.split(MARKS[1])[1]
+
+
+def page() -> str:
+    """results/README.md: every row, and every recorded stage."""
+    rows = [f"## {heading(*place)}\n\n{as_markdown(summary(*place))}\n" for place in places()]
+    return f"{PAGE}\n{''.join(rows)}## Every recorded stage\n\n{as_markdown(recorded_stages())}"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Record runs under results/ and write the pages' tables anew.")
+    parser.add_argument("--runs", help="folder of runs to record")
+    parser.add_argument("--name", help="their folder under results/")
+    arguments = parser.parse_args()
+    if bool(arguments.runs) != bool(arguments.name):
+        sys.exit("--runs and --name go together: the folder of runs, and what to call it under results/")
+    if arguments.runs:
+        record(rooted(arguments.runs), arguments.name)
+    compare(name=arguments.name)
+    readme = ROOT / "README.md"
+    readme.write_text(with_results(readme.read_text()))
+    (ROOT / "results/README.md").write_text(page())
