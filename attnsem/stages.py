@@ -20,7 +20,7 @@ from attnsem.files import checksum, held, rooted, write_arrays, write_json, writ
 from attnsem.model import Network
 from attnsem.paper import VARIANT, Settings, Variant
 from attnsem.runs import Run, cost, environment, lineage, parent_of
-from attnsem.training import Learner, Progress, Split, evaluate, fit, out_of_fold, seed_torch
+from attnsem.training import Learner, Progress, Split, fit, out_of_fold, seed_torch
 
 TRAINED = {
     1: ("backbone", "classifier"),
@@ -148,8 +148,8 @@ def run_stage(
     network = network_of(settings, len(prepared.labels), parent and parent.state()).to(fabric.device)
     train_split, test_split = splits(fabric, network, prepared, settings, parent)
     scored, trained = scored_part(settings), trained_parts(settings, network)
-    progress = fit(Learner(fabric, network, settings, trained, scored), run, train_split, test_split, origin)
-    logits = evaluate(fabric, network, test_split)
+    learner = Learner(fabric, network, settings, trained, scored)
+    progress, logits = fit(learner, run, train_split, test_split, origin)
     if fabric.is_global_zero:
         write_tensors(run.checkpoint, network.state_dict())
         write_scores(run, prepared, settings, {"scores": logits[scored]} | logits)

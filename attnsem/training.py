@@ -146,32 +146,32 @@ def sgd(parameters: object, settings: Settings) -> torch.optim.SGD:
     return torch.optim.SGD(parameters, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
 
 
-def fit(learner: Learner, run: Run, train: Split, test: Split, origin: dict) -> Progress:
-    """Trains a stage, writing a resume state after each epoch.
+def fit(learner: Learner, run: Run, train: Split, test: Split, origin: dict) -> tuple[Progress, dict[str, np.ndarray]]:
+    """Trains a stage, writing a resume state after each epoch. Returns its progress and the logits on `test`.
 
     origin: what a resumed run must share with the interrupted one: parameters and parent's checksum.
     """
     fabric, settings, fusion = learner.fabric, learner.settings, learner.network.fusion
-    progress = restored(learner, run)
+    progress, logits = restored(learner, run), None
     if progress.history and fabric.is_global_zero:
         write_table(run.folder / "history.csv", pd.DataFrame(progress.history), index=False)  # for a kill between
     machine = {name: part for name, part in environment(fabric.device).items() if name in ("device", "versions")}
     if progress.environments[-1:] != [machine]:
         progress.environments.append(machine)
     for epoch in range(len(progress.history), settings.epochs):
-        started = time.monotonic()
+        started, logits = time.monotonic(), None
         row = {"epoch": epoch + 1, "loss": train_epoch(learner, train, epoch), "lr": settings.lr_at(epoch)}
         if fusion is not None:
             row["alpha"] = fusion.alpha.item()
         if settings.evaluate_every and (epoch + 1) % settings.evaluate_every == 0:
-            scores = evaluate(fabric, learner.network, test)[learner.scored]
-            row["mAP"] = 100 * mean_average_precision(test.targets.numpy(), scores)
+            logits = evaluate(fabric, learner.network, test)
+            row["mAP"] = 100 * mean_average_precision(test.targets.numpy(), logits[learner.scored])
         progress.history.append(row)
         progress.seconds += time.monotonic() - started
         if fabric.is_global_zero:
             save(learner, progress, run, origin)
         fabric.print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
-    return progress
+    return progress, logits or evaluate(fabric, learner.network, test)
 
 
 def train_epoch(learner: Learner, train: Split, epoch: int) -> float:

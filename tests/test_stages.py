@@ -183,7 +183,7 @@ def test_a_changed_parent_is_refused(train):
 
 
 def test_a_resume_state_of_other_parameters_is_refused(train, monkeypatch):
-    monkeypatch.setattr(stages, "evaluate", lambda *_: 1 / 0)
+    monkeypatch.setattr(stages, "write_scores", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train(1)
     monkeypatch.undo()
