@@ -21,21 +21,26 @@ parser.add_argument("--batch", type=int, default=24, help="images in a training 
 parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--photos", type=Path, help="folder of JPEGs; without, some are generated")
 parser.add_argument("--name", help="of the file under benchmarks/results; the device's kind without")
-given = parser.parse_args()
-if unknown := set(given.parts) - set(rows.PARTS):
+arguments = parser.parse_args()
+if unknown := set(arguments.parts) - set(rows.PARTS):
     parser.error(f"no part {min(unknown)!r}; there are {', '.join(rows.PARTS)}")
 
-device = torch.device(given.device)
+device = torch.device(arguments.device)
 limits = Limits.measured(device)
 print(f"matrix products: {', '.join(f'{name} {rate / 1e9:.0f} GFLOP/s' for name, rate in limits.flops.items())}")
 print(f"copies: {limits.bytes / 1e9:.1f} GB/s; fastest precision by rule: {fastest_precision(device.type)}")
 print(heading())
-machine = {"date": time.strftime("%Y-%m-%d"), "batch": given.batch, "rounds": given.rounds, **environment(device)}
+machine = {
+    "date": time.strftime("%Y-%m-%d"),
+    "batch": arguments.batch,
+    "rounds": arguments.rounds,
+    **environment(device),
+}
 measured = {}
 with tempfile.TemporaryDirectory() as folder:
-    setting = rows.Setting(device, given.batch, given.rounds, limits, Path(folder), given.photos)
-    for part in given.parts or rows.PARTS:
+    setting = rows.Setting(device, arguments.batch, arguments.rounds, limits, Path(folder), arguments.photos)
+    for part in arguments.parts or rows.PARTS:
         measured[part] = as_dict(rows.PARTS[part](setting))
         content = machine | {"limits": {"flops": limits.flops, "bytes": limits.bytes}, "rows": measured}
-        write_json(RESULTS / f"{given.name or device.type}.json", content)
+        write_json(RESULTS / f"{arguments.name or device.type}.json", content)
 write_report()

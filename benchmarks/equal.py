@@ -34,21 +34,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.equal", description=__doc__)
     parser.add_argument("--runs", default="runs/equal")
     parser.add_argument("--data", default="data")
-    given = parser.parse_args()
-    runs, data, rows = rooted(given.runs), rooted(given.data), []
+    arguments = parser.parse_args()
+    runs, data, rows = rooted(arguments.runs), rooted(arguments.data), []
     defaults = settings(1, dataset="scenes")
     prepare(scenes.load(), data=data, train_size=defaults.train_size, image_size=defaults.image_size)
     for seed in SEEDS:
         for precision in PRECISIONS:
-            found = trained(1, runs / precision, data, seed=seed, precision=precision)
-            rows.append({"what": f"stage 1, {precision}", "seed": seed, "mAP": found})
+            mean_ap = trained(1, runs / precision, data, seed=seed, precision=precision)
+            rows.append({"what": f"stage 1, {precision}", "seed": seed, "mAP": mean_ap})
         stage1 = Path("scenes/densenet") / f"seed{seed}" / "stage1"
         for views in VIEWS:
             folder = runs / f"views{views}"
             shutil.copytree(runs / "32-true" / stage1, folder / stage1, dirs_exist_ok=True)
-            found = trained(2, folder, data, seed=seed, precision="32-true", feature_cache=views)
+            mean_ap = trained(2, folder, data, seed=seed, precision="32-true", feature_cache=views)
             name = f"cached features, {views} views" if views else "recomputed features"
-            rows.append({"what": f"stage 2, {name}", "seed": seed, "mAP": found})
+            rows.append({"what": f"stage 2, {name}", "seed": seed, "mAP": mean_ap})
     print(pd.DataFrame(rows).groupby("what", sort=False)["mAP"].agg(["mean", "std", "min", "max"]).round(2).to_string())
     write_json(RESULTS / "equal.json", {"date": time.strftime("%Y-%m-%d"), "rows": rows, **environment()})
     write_report()

@@ -55,17 +55,17 @@ def epoch(fabric: Fabric, settings: Settings, inputs: Images | Features, labels:
 
 
 def work_of(what: str, size: int, fabric: Fabric, folder: Path) -> Callable[[], object]:
-    given = {"dataset": "growth", "weights": "none", "precision": fastest_precision(fabric.device.type)}
+    common = {"dataset": "growth", "weights": "none", "precision": fastest_precision(fabric.device.type)}
     if what == "images":
-        settings = Settings(stage=1, **given)
+        settings = Settings(stage=1, **common)
         inputs = Images(zeros(folder, (size, 512, 512, 3), np.uint8), np.arange(size), "")
         split = Split(inputs, torch.zeros(size, 20, dtype=torch.int8), settings)
         return lambda: deque(split.training_batches(fabric, 0), maxlen=0)
     if what == "pixels":
-        settings = Settings(stage=1, train_size=size, image_size=size, batch_size=8, **given)
+        settings = Settings(stage=1, train_size=size, image_size=size, batch_size=8, **common)
         return epoch(fabric, settings, Images(zeros(folder, (8, size, size, 3), np.uint8), np.arange(8), ""), 20)
     images, labels, stage = (24, size, 3) if what == "labels" else (size, 20, 1)
-    settings = Settings(stage=stage, feature_cache=1, train_backbone=False, **given)
+    settings = Settings(stage=stage, feature_cache=1, train_backbone=False, **common)
     return epoch(
         fabric, settings, Features(zeros(folder, (images, 1, 1024, 14, 14), np.float16), np.arange(images)), labels
     )
@@ -116,22 +116,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--point", nargs=2, metavar=("WHAT", "SIZE"), help="measure this point alone")
-    given = parser.parse_args()
-    if given.point:
-        print(json.dumps(point(given.point[0], int(given.point[1]), given.device)))
+    arguments = parser.parse_args()
+    if arguments.point:
+        print(json.dumps(point(arguments.point[0], int(arguments.point[1]), arguments.device)))
         return
     rows = []
     for what, sizes in POINTS.items():
         for size in sizes:
-            command = [sys.executable, "-m", "benchmarks.growth", "--device", given.device, "--point", what, str(size)]
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.growth",
+                "--device",
+                arguments.device,
+                "--point",
+                what,
+                str(size),
+            ]
             done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
             rows.append(json.loads(done.stdout.splitlines()[-1]))
             print(rows[-1], flush=True)
     table = pd.DataFrame(rows)
-    machine = environment(given.device)
+    machine = environment(arguments.device)
     content = {"date": time.strftime("%Y-%m-%d"), "rows": rows, **machine}
-    write_json(RESULTS / f"growth-{given.device}.json", content)
-    write_figure(ROOT / "figures" / f"growth-{given.device}.svg", growth(table, UNITS, machine["device"]))
+    write_json(RESULTS / f"growth-{arguments.device}.json", content)
+    write_figure(ROOT / "figures" / f"growth-{arguments.device}.svg", growth(table, UNITS, machine["device"]))
     write_report()
 
 

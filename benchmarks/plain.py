@@ -68,9 +68,9 @@ def nine_readings(targets: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
 
 def interpolated(truth: np.ndarray, score: np.ndarray) -> tuple[float, float]:
     hits = truth[np.argsort(-score)]
-    found = np.cumsum(hits)
-    precision = found / np.arange(1, len(hits) + 1)
-    eleven = np.mean([precision[10 * found >= tenth * found[-1]].max() for tenth in range(11)])
+    true_positives = np.cumsum(hits)
+    precision = true_positives / np.arange(1, len(hits) + 1)
+    eleven = np.mean([precision[10 * true_positives >= tenth * true_positives[-1]].max() for tenth in range(11)])
     every = np.sum([precision[place:].max() for place in np.flatnonzero(hits)]) / hits.sum()
     return float(eleven), float(every)
 

@@ -126,7 +126,7 @@ def read_so(reading: Reading) -> Iterator[None]:
 
 
 def measured(reading: Reading, dataset: str, runs: Path, data: Path) -> dict:
-    """The row's mAP with that reading less its mAP as recorded in `runs`, on the same test images."""
+    """Δ mAP of the row with that reading vs. the row as recorded in `runs`, on the same test images."""
     usual = run_of_row(reading.row, 3, dataset=dataset, runs=runs)
     place, parents = runs.with_name(f"{runs.name}-readings") / reading.name.replace(" ", "-"), runs
     if reading.stage2:
@@ -135,10 +135,10 @@ def measured(reading: Reading, dataset: str, runs: Path, data: Path) -> dict:
         with read_so(reading):
             stages.train(2, dataset=dataset, runs=place, parents=runs, data=data, **own)
         parents = place
-    given = {name: getattr(usual.settings, name) for name in (*KEPT, "variant", "gate", *paper.SEMANTIC)}
-    given |= {name: reading.times * given[name] for name in ("epochs", "lr_step")}
+    parameters = {name: getattr(usual.settings, name) for name in (*KEPT, "variant", "gate", *paper.SEMANTIC)}
+    parameters |= {name: reading.times * parameters[name] for name in ("epochs", "lr_step")}
     with read_so(reading):
-        run = stages.train(3, dataset=dataset, runs=place, parents=parents, data=data, **given)
+        run = stages.train(3, dataset=dataset, runs=place, parents=parents, data=data, **parameters)
     rows = [Row("", name, "", ((found.folder / "scores.npz",),)) for name, found in (("other", run), ("ours", usual))]
     return {"choice": reading.choice, "row": reading.row, "reading": reading.name} | tables.difference(*rows)
 
@@ -149,11 +149,11 @@ def main() -> None:
     parser.add_argument("--dataset", default="voc2007")
     parser.add_argument("--data", default="data")
     parser.add_argument("--out", help="folder of the table; default: that of the runs")
-    given = parser.parse_args()
-    runs, data = rooted(given.runs), rooted(given.data)
-    rows = [measured(reading, given.dataset, runs, data) for reading in READINGS]
+    arguments = parser.parse_args()
+    runs, data = rooted(arguments.runs), rooted(arguments.data)
+    rows = [measured(reading, arguments.dataset, runs, data) for reading in READINGS]
     table = pd.DataFrame(rows).drop(columns="sd of seeds").set_index("choice").round(3)
-    write_table(rooted(given.out or runs) / given.dataset / "readings.csv", table)
+    write_table(rooted(arguments.out or runs) / arguments.dataset / "readings.csv", table)
     print(table.to_string())
 
 

@@ -31,39 +31,39 @@ On a GPU: `python -m benchmarks --device cuda`, likewise `growth`.
 """
 
 
-def machine(found: dict) -> str:
-    versions = ", ".join(f"{name} {found['versions'][name]}" for name in ("torch", "torchvision", "numpy"))
-    return f"{found['device']}; {versions}; {found['date']}; revision {found['git']}.\n"
+def machine(record: dict) -> str:
+    versions = ", ".join(f"{name} {record['versions'][name]}" for name in ("torch", "torchvision", "numpy"))
+    return f"{record['device']}; {versions}; {record['date']}; revision {record['git']}.\n"
 
 
 def speed(path: Path) -> str:
-    found = read_json(path)
-    rates = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in found["limits"]["flops"].items())
-    told = (
-        f"Matrix products {rates}; copies {found['limits']['bytes'] / 1e9:.0f} GB/s; training batch {found['batch']}."
+    record = read_json(path)
+    rates = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in record["limits"]["flops"].items())
+    limits = (
+        f"Matrix products {rates}; copies {record['limits']['bytes'] / 1e9:.0f} GB/s; training batch {record['batch']}."
     )
-    rows = [line(Row(**row)) for part in found["rows"].values() for row in part]
-    return "\n".join([f"## {path.stem}\n", machine(found), told, "", heading(), *rows, ""])
+    rows = [line(Row(**row)) for part in record["rows"].values() for row in part]
+    return "\n".join([f"## {path.stem}\n", machine(record), limits, "", heading(), *rows, ""])
 
 
 def equal(path: Path) -> str:
-    found = read_json(path)
-    table = pd.DataFrame(found["rows"]).groupby("what", sort=False)
-    shown = pd.DataFrame(
+    record = read_json(path)
+    table = pd.DataFrame(record["rows"]).groupby("what", sort=False)
+    table_of_seeds = pd.DataFrame(
         {
             "mAP (%)": table["mAP"].mean().map("{:.2f}".format),
             "of single seeds": table["mAP"].agg(lambda values: ", ".join(f"{value:.2f}" for value in values)),
         }
     ).reset_index()
-    return f"## Equal results, `scenes`\n\n{machine(found)}\n{as_markdown(shown)}"
+    return f"## Equal results, `scenes`\n\n{machine(record)}\n{as_markdown(table_of_seeds)}"
 
 
 def growth(path: Path) -> str:
-    found = read_json(path)
+    record = read_json(path)
     figure = f"../figures/{path.stem}.svg"
-    rows = pd.DataFrame(found["rows"])
+    rows = pd.DataFrame(record["rows"])
     rows["seconds"], rows["gib"] = rows["seconds"].map("{:.2f}".format), rows["gib"].map("{:.2f}".format)
-    return f"## Cost as work grows\n\n{machine(found)}\n![time and memory]({figure})\n\n{as_markdown(rows)}"
+    return f"## Cost as work grows\n\n{machine(record)}\n![time and memory]({figure})\n\n{as_markdown(rows)}"
 
 
 def report() -> str:

@@ -76,8 +76,8 @@ def compare(results: Path = ROOT / "results", name: str | None = None) -> None:
 def places(results: Path = ROOT / "results") -> list[tuple[Path, str, int]]:
     """Recorded folder, data set and last stage, wherever there are three rows or more to compare."""
     paths = [path for stage in (3, 4) for path in sorted(results.glob(f"*/*/proposed/seed0/stage{stage}"))]
-    found = [(path.parents[3], path.parents[2].name, int(path.name[-1])) for path in paths]
-    return [place for place in found if sum(bool(row.files) for row in tables.read_rows(*place).values()) > 2]
+    folders = [(path.parents[3], path.parents[2].name, int(path.name[-1])) for path in paths]
+    return [place for place in folders if sum(bool(row.files) for row in tables.read_rows(*place).values()) > 2]
 
 
 def summary(folder: Path, dataset: str, stage: int) -> pd.DataFrame:

@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 
 
 def explorer(draw: Callable[..., Figure], **choices: list[str]) -> widgets.VBox:
-    """A control for each of `choices`, and below them the figure that draw(**chosen) returns."""
+    """A control for each of `choices`, and below them the figure that draw(**values) returns."""
     controls = {
         name: widgets.ToggleButtons(options=options, description=name)
         if len(options) < 6
         else widgets.Dropdown(options=options, description=name)
         for name, options in choices.items()
     }
-    shown = widgets.interactive_output(lambda **chosen: display(draw(**chosen)), controls)
-    return widgets.VBox([*controls.values(), shown])
+    output = widgets.interactive_output(lambda **values: display(draw(**values)), controls)
+    return widgets.VBox([*controls.values(), output])

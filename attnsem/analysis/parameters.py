@@ -67,6 +67,6 @@ def literal(name: str, value: ast.expr, declared_type: str) -> object:
 
 def manifest(*, fingerprint: str | None = None, **parameters: object) -> dict:
     """What a notebook ends with: its parameters, environment, and cost since this file was imported."""
-    shown = {name: str(value) if isinstance(value, Path) else value for name, value in parameters.items()}
+    values = {name: str(value) if isinstance(value, Path) else value for name, value in parameters.items()}
     passed = time.monotonic() - STARTED
-    return {"parameters": shown, "data_fingerprint": fingerprint, **environment(), **cost(passed)}
+    return {"parameters": values, "data_fingerprint": fingerprint, **environment(), **cost(passed)}
