@@ -60,10 +60,8 @@ def official(*paths):
 class Handler(SimpleHTTPRequestHandler):
     """Gives out a folder's files; breaks off in the middle of /short.tar, and falls silent at /silent.tar."""
 
-    agents = []
-
     def do_GET(self):
-        self.agents.append(self.headers["User-Agent"])
+        self.server.agents.append(self.headers["User-Agent"])
         if self.path not in ("/short.tar", "/silent.tar"):
             return super().do_GET()
         self.send_response(200)
@@ -78,10 +76,17 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
+def agents():
+    """The User-Agent of each request that the server has had."""
+    return []
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch, agents):
     """The address under which tmp_path is given out."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=tmp_path)) as httpd:
+        httpd.agents = agents
         threading.Thread(target=httpd.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{httpd.server_port}"
         httpd.shutdown()
@@ -240,13 +245,13 @@ def test_a_copy_that_is_still_being_unpacked_is_not_found(tmp_path):
     assert find(tmp_path, "set/*.txt") is None
 
 
-def test_downloads_once_then_finds_its_copy(pair, server, tmp_path):
+def test_downloads_once_then_finds_its_copy(pair, server, agents, tmp_path):
     archives = [Archive(path.name, (f"{server}/shelf/{path.name}",), None) for path in pair]
     found = locate(finder, archives, None, tmp_path / "data")
     for path in pair:
         path.unlink()
     assert locate(finder, archives, None, tmp_path / "data") == found
-    assert set(Handler.agents) == {"attnsem"}
+    assert agents == ["attnsem", "attnsem"]
 
 
 def test_download_passes_on_to_the_next_url(pair, server, tmp_path):
@@ -287,8 +292,7 @@ def test_a_download_shows_its_bytes_in_jupyterlab_and_nothing_in_batch(
     monkeypatch.setattr(archives, "IN_JUPYTERLAB", is_jupyterlab)
     download([Archive("one.tar", (f"{server}/shelf/one.tar",), None)], tmp_path / "data")
     line = capsys.readouterr().err
-    print(repr(line))
-    assert ("one.tar: 100%" in line and "k/10.2k" in line) if is_jupyterlab else line == ""
+    assert ("shelf/one.tar:" in line and "/10.2k" in line) if is_jupyterlab else line == ""
 
 
 def test_offline(tmp_path):
