@@ -6,7 +6,7 @@ from pathlib import Path
 
 from attnsem import StudyError
 from attnsem.datasets import mirflickr, scenes, table, voc2007
-from attnsem.datasets.dataset import Dataset, read_image
+from attnsem.datasets.dataset import SPLITS, Dataset, read_image
 from attnsem.files import rooted, write
 
 __all__ = ["NAMES", "Dataset", "load", "publish_split", "read_image"]
@@ -22,7 +22,7 @@ def load(name: str, *, source: str | Path | None = None, data: str | Path, parti
     partial: take those of MIRFlickr's images that are there, or a tenth of the scenes.
     Relative paths start at the project's root. StudyError on an unknown name, and as the readers raise it.
     """
-    source, is_own = rooted(source) if source else None, name.endswith(".csv")
+    is_own, places = name.endswith(".csv"), {"source": rooted(source) if source else None, "data": rooted(data)}
     if source and (is_own or name == "scenes"):
         raise StudyError(f"{name} takes no source; leave out -p source, or name a real data set by -p dataset")
     if partial and name not in (*mirflickr.LABELS, "scenes"):
@@ -34,16 +34,16 @@ def load(name: str, *, source: str | Path | None = None, data: str | Path, parti
     if name == "scenes":
         return scenes.load(**(scenes.TENTH if partial else {}))
     if name == "voc2007":
-        return voc2007.load(source=source, data=rooted(data))
+        return voc2007.load(**places)
     if name in mirflickr.LABELS:
-        return mirflickr.load(name, source=source, data=rooted(data), partial=partial)
+        return mirflickr.load(name, **places, partial=partial)
     hint = "".join(f"; did you mean {close}?" for close in difflib.get_close_matches(name, NAMES, n=1))
     raise StudyError(f"no data set {name!r}: there are {', '.join(NAMES)}, and any path that ends in .csv{hint}")
 
 
 def publish_split(dataset: Dataset, folder: Path) -> str:
     """Writes <images>_{train,val,test}.txt, an id a line; gives the SHA-256 of the three joined."""
-    lists = {split: "".join(f"{i}\n" for i in dataset.splits[split]).encode() for split in ("train", "val", "test")}
+    lists = {split: "".join(f"{image}\n" for image in dataset.splits[split]).encode() for split in SPLITS}
     for split, content in lists.items():
         write(folder / f"{dataset.images}_{split}.txt", lambda path, content=content: path.write_bytes(content))
     return hashlib.sha256(b"".join(lists.values())).hexdigest()

@@ -8,11 +8,10 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PureWindowsPath
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -24,25 +23,24 @@ MOST_BYTES = 32 * 2**30  # unpacked; ten times MIRFlickr-25k
 TIMEOUT = 30  # seconds without a byte
 
 
-@dataclass(frozen=True)
-class Archive:
-    """An official archive. md5: as published, None where none is; sha256: as torchvision's prototype data sets list
-    it, None where they do not."""
-
+class Archive(NamedTuple):
     name: str
     urls: tuple[str, ...]
-    md5: str | None
-    sha256: str | None = None
+    md5: str | None  # as published; None where none is
+    sha256: str | None = None  # as torchvision's prototype data sets list it; None where they do not
 
     def __str__(self) -> str:
         return f"{self.name} (MD5 {self.md5 or 'none published'})"
 
 
+def names(archives: Sequence[Archive]) -> str:
+    return " and ".join(map(str, archives))
+
+
 def locate(finder: Callable[[Path], Any], archives: Sequence[Archive], source: Path | None, folder: Path) -> Any:
     """What `finder` finds in `source`, a folder or archive; without one in `folder`, else downloaded.
 
-    Raises StudyError where nothing is found, an archive is bad, or no server answers.
-    """
+    Raises StudyError where nothing is found, an archive is bad, or no server answers."""
     if source and not source.exists():
         raise StudyError(f"source {source} does not exist; -p source takes a folder or an archive")
     place = source or folder
@@ -52,19 +50,27 @@ def locate(finder: Callable[[Path], Any], archives: Sequence[Archive], source: P
         paths = _beside(source, archives) if source else download(archives, folder)
         if copy := finder(unpack(paths, folder)):
             return copy
-    raise StudyError(f"{paths[0]} is not what was looked for: -p source takes {_names(archives)}")
+    raise StudyError(f"{paths[0]} is not what was looked for: -p source takes {names(archives)}")
 
 
 def find(folder: Path, pattern: str) -> Path | None:
-    """The folder, at most three levels down, where `pattern` matches; StudyError where several do."""
-    for depth in range(4):
-        parents = sorted({match.parent for match in folder.glob("*/" * depth + pattern)})
-        parents = [path for path in parents if "/." not in path.relative_to(folder.parent).as_posix()]
-        if len(parents) > 1:
-            raise StudyError(f"several copies: {', '.join(map(str, parents))}; name one by -p source")
-        if parents:
-            return parents[0]
-    return None
+    """The folder, at most three levels down and not hidden, where `pattern` matches; StudyError where several do."""
+    levels = ({match.parent for match in folder.glob("[!.]*/" * depth + pattern)} for depth in range(4))
+    parents = next(filter(None, levels), {None})
+    if len(parents) > 1:
+        raise StudyError(f"several copies: {', '.join(sorted(map(str, parents)))}; name one by -p source")
+    return parents.pop()
+
+
+def _beside(source: Path, archives: Sequence[Archive]) -> list[Path]:
+    """An archive of the user's own making stands alone; an official one stands with those beside it."""
+    if source.is_file() and source.name not in {archive.name for archive in archives}:
+        return [source]
+    paths = [(source if source.is_dir() else source.parent) / archive.name for archive in archives]
+    if missing := [str(path) for path in paths if not path.is_file()]:
+        remedy = f"-p source takes a folder of {names(archives)}, or of what they unpack to"
+        raise StudyError(f"{source} holds no unpacked copy, and not there: {', '.join(missing)}; {remedy}")
+    return paths
 
 
 def download(archives: Sequence[Archive], folder: Path) -> list[Path]:
@@ -79,15 +85,27 @@ def download(archives: Sequence[Archive], folder: Path) -> list[Path]:
                     failures.append(f"{url}: {error}")
     if all(path.exists() for path in paths):
         return paths
-    remedy = f"fetch {_names(archives)} by hand into one folder and give it by -p source PATH"
+    remedy = f"fetch {names(archives)} by hand into one folder and give it by -p source PATH"
     raise StudyError(f"no source answered ({'; '.join(failures)}); {remedy}")
+
+
+def _fetch(url: str, archive: Archive, path: Path) -> None:
+    import pooch  # only here: whoever has the data does without it
+
+    options = {"timeout": TIMEOUT, "headers": {"User-Agent": "attnsem"}, "chunk_size": 2**20}
+    # Not tqdm.auto, whose widget does not take the total that pooch learns from the server; pooch wants one before.
+    shape = {"total": 1, "unit": "B", "unit_scale": True, "leave": False}
+    with tqdm(desc=f"download {url}", disable=not IN_JUPYTERLAB, **shape) as progress:
+        pooch.HTTPDownloader(progress, **options)(url, path, None)
+    for algorithm, published in {"MD5": archive.md5, "SHA-256": archive.sha256}.items():
+        if published and (digest := pooch.file_hash(path, algorithm.replace("-", "").lower())) != published:
+            raise OSError(f"it has {algorithm} {digest}, the published one is {published}")
 
 
 def unpack(paths: Sequence[Path], folder: Path) -> Path:
     """Unpacks into one new folder below `folder`, unless archives of these names and sizes were before.
 
-    StudyError on a truncated archive, and on members that are links, devices or lie outside; nothing is left.
-    """
+    StudyError on a truncated archive, and on members that are links, devices or lie outside; nothing is left."""
     key = repr([(path.name, path.stat().st_size) for path in paths])
     target = folder / f"unpacked-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
     if not target.exists():
@@ -96,35 +114,6 @@ def unpack(paths: Sequence[Path], folder: Path) -> Path:
                 _extract(path, Path(temporary, target.name))
             Path(temporary, target.name).rename(target)
     return target
-
-
-def _names(archives: Sequence[Archive]) -> str:
-    return " and ".join(map(str, archives))
-
-
-def _beside(source: Path, archives: Sequence[Archive]) -> list[Path]:
-    """An archive of the user's own making stands alone; an official one stands with those beside it."""
-    if source.is_file() and source.name not in {archive.name for archive in archives}:
-        return [source]
-    paths = [(source if source.is_dir() else source.parent) / archive.name for archive in archives]
-    if missing := [str(path) for path in paths if not path.is_file()]:
-        remedy = f"-p source takes a folder of {_names(archives)}, or of what they unpack to"
-        raise StudyError(f"{source} holds no unpacked copy, and not there: {', '.join(missing)}; {remedy}")
-    return paths
-
-
-def _fetch(url: str, archive: Archive, path: Path) -> None:
-    import pooch  # only here: whoever has the data does without it
-
-    # Not tqdm.auto, whose widget does not take the total that pooch learns from the server; 1 until then.
-    style = {"unit": "B", "unit_scale": True, "leave": False, "disable": not IN_JUPYTERLAB}
-    with tqdm(desc=f"download {url}", total=1, **style) as progress:
-        options = {"timeout": TIMEOUT, "headers": {"User-Agent": "attnsem"}}
-        pooch.HTTPDownloader(progressbar=progress, chunk_size=2**20, **options)(url, path, None)
-    for algorithm, published in {"MD5": archive.md5, "SHA-256": archive.sha256}.items():
-        digest = pooch.file_hash(path, algorithm.replace("-", "").lower())
-        if published not in (None, digest):
-            raise OSError(f"it has {algorithm} {digest}, the published one is {published}")
 
 
 def _extract(path: Path, folder: Path) -> None:

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,43 +14,36 @@ import pandas as pd
 from PIL import Image, ImageOps
 
 from attnsem import StudyError
+from attnsem.datasets.archives import Archive, names
 
+SPLITS = ("train", "val", "test")
 BOX_COLUMNS = ["image", "label", "xmin", "ymin", "xmax", "ymax", "difficult"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A data set's images, labels, splits, targets and boxes.
+    """C labels, N images."""
 
-    name: as given to the notebooks, e.g. "mirflickr38".
-    images: name of the image set; data sets with the same images (mirflickr24, mirflickr38) share prepared arrays.
-    labels: the C label names, in the order of the columns of `targets`.
-    splits: ids of "train", "val", "trainval" (the two together) and "test", in a fixed order.
-    targets: (images, C) int8, indexed by image id: 1 present, 0 absent, -1 difficult or unknown.
-    boxes: BOX_COLUMNS, one row an object; corners as fractions of width and height, empty where there are none.
-    open: id -> RGB image; raises StudyError on an unreadable one.
-    files: (id, bytes) of the image files.
-    notes: sentences about what is unusual in this copy of the data, for the reader of the notebooks.
-    """
-
-    name: str
-    images: str
-    labels: tuple[str, ...]
-    splits: dict[str, tuple[str, ...]]
-    targets: pd.DataFrame
-    open: Callable[[str], Image.Image]
-    files: list[tuple[str, int]]
+    name: str  # as given to the notebooks, e.g. "mirflickr38"
+    images: str  # name of the image set; data sets with the same images (mirflickr24, mirflickr38) share arrays
+    splits: dict[str, tuple[str, ...]]  # ids of "train", "val", "trainval" (the two together) and "test", in order
+    targets: pd.DataFrame  # (N, C) int8, image ids and label names: 1 present, 0 absent, -1 difficult or unknown
+    open: Callable[[str], Image.Image]  # id -> RGB image; raises StudyError on an unreadable one
+    files: list[tuple[str, int]]  # (id, bytes) of the image files
+    # BOX_COLUMNS, one row an object; corners as fractions of width and height, empty where there are none:
     boxes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=BOX_COLUMNS))
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # sentences about what is unusual in this copy, for the reader of the notebooks
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.targets)
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over labels, splits, targets, boxes to six decimals, and names and sizes of the files, unread."""
-        digest = hashlib.sha256(json.dumps([self.labels, self.splits]).encode())
-        for table in (self.targets, self.boxes):
-            digest.update(table.to_csv(float_format="%.6f", lineterminator="\n").encode())
-        digest.update(json.dumps(sorted(self.files)).encode())
-        return digest.hexdigest()
+        tables = [table.to_csv(float_format="%.6f", lineterminator="\n") for table in (self.targets, self.boxes)]
+        parts = [json.dumps([self.labels, self.splits]), *tables, json.dumps(sorted(self.files))]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 def of_files(paths: dict[str, Path], **fields: object) -> Dataset:
@@ -59,8 +53,8 @@ def of_files(paths: dict[str, Path], **fields: object) -> Dataset:
     ids = fields["targets"].index
     if not ids.is_unique:
         raise StudyError(f"image {ids[ids.duplicated()][0]} is in two splits; give each image one")
-    sizes = [(image, path.stat().st_size) for image, path in paths.items()]
-    return Dataset(open=lambda image: read_image(paths[image]), files=sizes, **fields)
+    files = [(image, path.stat().st_size) for image, path in paths.items()]
+    return Dataset(open=lambda image: read_image(paths[image]), files=files, **fields)
 
 
 def read_image(path: str | Path) -> Image.Image:
@@ -77,12 +71,12 @@ def read_image(path: str | Path) -> Image.Image:
         raise StudyError(f"{path} cannot be read as an image ({error}); replace it") from error
 
 
-def read_lines(path: Path, is_valid: Callable[[str], object], meaning: str, archives: str) -> list[str]:
-    """The lines of a list, without blank ones; StudyError on a missing file, and on a line that is not `meaning`."""
+def read_lines(path: Path, pattern: str, meaning: str, archives: Sequence[Archive]) -> list[str]:
+    """The lines of a list, without blank ones; StudyError on a missing file, and on a line without the `pattern`."""
     if not path.exists():
-        raise StudyError(f"{path} is missing; unpack {archives} there")
+        raise StudyError(f"{path} is missing; unpack {names(archives)} there")
     lines = [line.strip() for line in path.read_text("utf-8-sig", errors="replace").splitlines()]
     for number, line in enumerate(lines, 1):
-        if line and not is_valid(line):
-            raise StudyError(f"{path}, line {number}: {line[:40]!r} is not {meaning}; unpack {archives} again")
+        if line and not re.fullmatch(pattern, line, re.ASCII):
+            raise StudyError(f"{path}, line {number}: {line[:40]!r} is not {meaning}; unpack {names(archives)} again")
     return [line for line in lines if line]

@@ -9,16 +9,13 @@ from attnsem import StudyError
 from attnsem.datasets.archives import Archive, find, locate
 from attnsem.datasets.dataset import Dataset, of_files, read_lines
 
-TEXT = """
-animals baby bird car clouds dog female flower food indoor lake male
+TEXT = """animals baby bird car clouds dog female flower food indoor lake male
 night people plant_life portrait river sea sky structures sunset transport tree water
 baby_r1 bird_r1 car_r1 clouds_r1 dog_r1 female_r1 flower_r1
-male_r1 night_r1 people_r1 portrait_r1 river_r1 sea_r1 tree_r1
-"""
-ALL = tuple(TEXT.split())
-LABELS = {"mirflickr24": ALL[:24], "mirflickr38": ALL}
+male_r1 night_r1 people_r1 portrait_r1 river_r1 sea_r1 tree_r1"""
+LABELS = {"mirflickr24": tuple(TEXT.split()[:24]), "mirflickr38": tuple(TEXT.split())}
 IMAGES = 25_000
-NUMBERS = frozenset(map(str, range(1, IMAGES + 1)))
+NUMBER = r"0*([1-9]\d{0,3}|1\d{4}|2[0-4]\d{3}|25000)"
 SPLIT_SEED = 0
 
 MIRROR = "http://press.liacs.nl/mirflickr/mirflickr25k.v3b/"
@@ -30,41 +27,35 @@ def load(name: str, *, source: Path | None, data: Path, partial: bool) -> Datase
     """MIRFlickr-25k from `source`, else from data/mirflickr, else downloaded.
 
     name: mirflickr24, the potential labels, alphabetical; mirflickr38, those and then the 14 `<label>_r1`.
-    partial: take the images there are; else StudyError where any of the 25,000 is missing.
-    """
+    partial: take the images there are; else StudyError where any of the 25,000 is missing."""
     images, annotations = locate(_folders, ARCHIVES, source, data / "mirflickr")
-    names = {path.name for path in images.glob("im*.jpg")}
-    numbers = [number for number in range(1, IMAGES + 1) if f"im{number}.jpg" in names]
+    names = {path.stem for path in images.glob("im*.jpg")}
+    numbers = [number for number in range(1, IMAGES + 1) if f"im{number}" in names]
     if len(numbers) < (5 if partial else IMAGES):  # 5 still fill train, val and test
         remedy = f"add those of {ARCHIVES[0]}, or accept a part by -p partial True"
         raise StudyError(f"{images} has {len(numbers)} of {IMAGES} images; {remedy}")
     columns = {label: np.isin(numbers, read_list(annotations / f"{label}.txt")) for label in LABELS[name]}
     targets = pd.DataFrame(columns, [f"im{number}" for number in numbers], dtype=np.int8)
-    paths = {image: images / f"{image}.jpg" for image in targets.index}
-    splits, notes = split(numbers), tuple(_notes(targets))
-    return of_files(
-        paths, name=name, images="mirflickr", labels=LABELS[name], splits=splits, targets=targets, notes=notes
-    )
+    paths, notes = {image: images / f"{image}.jpg" for image in targets.index}, tuple(_notes(targets))
+    return of_files(paths, name=name, images="mirflickr", splits=split(numbers), targets=targets, notes=notes)
 
 
 def _folders(folder: Path) -> tuple[Path, Path] | None:
-    """Those of the images and of the annotations."""
-    folders = find(folder, "im*.jpg"), find(folder, "animals.txt")
-    return folders if all(folders) else None
+    images, annotations = find(folder, "im*.jpg"), find(folder, "animals.txt")
+    return (images, annotations) if images and annotations else None
 
 
 def read_list(path: Path) -> list[int]:
     """Image numbers, one a line; StudyError on a line that is none of 1 … 25,000."""
-    meaning = f"an image number from 1 to {IMAGES}"
-    return [int(line) for line in read_lines(path, lambda line: line.lstrip("0") in NUMBERS, meaning, ARCHIVES[1])]
+    lines = read_lines(path, NUMBER, f"an image number from 1 to {IMAGES}", ARCHIVES[1:])
+    return [int(line.lstrip("0")) for line in lines]
 
 
 def split(numbers: list[int]) -> dict[str, tuple[str, ...]]:
     """3 : 2 into trainval and test, a fifth of trainval is val: of 25,000 12,000, 3,000 and 10,000.
 
     The paper's is not published. This one is default_rng(SPLIT_SEED).permutation of the rising numbers: the
-    first three fifths are trainval, the first fifth of those val; each is then sorted.
-    """
+    first three fifths are trainval, the first fifth of those val; each is then sorted."""
     permutation = np.random.default_rng(SPLIT_SEED).permutation(numbers)
     trainval, test = np.split(permutation, [len(permutation) * 3 // 5])
     val, train = np.split(trainval, [len(trainval) // 5])

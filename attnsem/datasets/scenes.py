@@ -15,14 +15,12 @@ GENERATOR = "scenes 1"  # to be raised when any pixel or label changes
 
 
 class Node(NamedTuple):
-    """A label of the Bayesian network: P(present | how many of `company` are present), P(faint | present)."""
-
     company: tuple[str, ...]
-    present: tuple[float, ...]
-    faint: float
+    present: tuple[float, ...]  # P(present | how many of `company` are present)
+    faint: float  # P(faint | present)
 
 
-NETWORK = {
+NETWORK = {  # Bayesian, ancestors first
     "sun": Node((), (0.45,), 0.1),
     "sea": Node((), (0.45,), 0.1),
     "house": Node((), (0.45,), 0.1),
@@ -58,18 +56,15 @@ COLOURS = {
     "y": (245, 215, 40), "b": (45, 85, 205), "r": (205, 45, 40), "w": (240, 240, 240),
     "g": (25, 150, 45), "n": (115, 65, 30), "k": (30, 30, 35),
 }  # fmt: skip
-PALETTE = {letter: (*colour, 1) for letter, colour in COLOURS.items()} | {".": (0, 0, 0, 0)}
 PICTURES = {  # label -> (9, 9, 4) integers: red, green, blue, and 1 where the object covers its box
-    label: np.array([[PALETTE[letter] for letter in row] for row in rows])
+    label: np.array([[(*COLOURS.get(letter, (0, 0, 0)), letter != ".") for letter in row] for row in rows])
     for label, *rows in zip(*map(str.split, SPRITES.strip().splitlines()), strict=True)
 }
 
 
 class Thing(NamedTuple):
-    """An object of a scene; `box` is (xmin, ymin, xmax, ymax) in pixels, and touched on all sides."""
-
     label: str
-    box: tuple[int, int, int, int]
+    box: tuple[int, int, int, int]  # xmin, ymin, xmax, ymax in pixels, touched on all sides
     faint: bool
 
 
@@ -89,7 +84,6 @@ def load(*, seed: int = 0, train: int = 2000, val: int = 500, test: int = 1000) 
     return Dataset(
         name="scenes",
         images="scenes",
-        labels=LABELS,
         splits=splits,
         targets=targets,
         boxes=boxes,
@@ -101,13 +95,12 @@ def load(*, seed: int = 0, train: int = 2000, val: int = 500, test: int = 1000) 
 
 def describe(image: str, *, seed: int = 0) -> list[Thing]:
     """The objects of a scene, in the order of LABELS."""
-    return _compose(_generator(image, seed))
+    return _compose(image, seed)[0]
 
 
 def draw(image: str, *, seed: int = 0) -> Image.Image:
     """The 72 x 72 RGB scene: gradient and blotches, plain blocks in the objects' colours, objects, noise."""
-    rng = _generator(image, seed)
-    things = _compose(rng)
+    things, rng = _compose(image, seed)
     top, bottom = rng.integers(70, 190, (2, 3))
     ramp = np.arange(SIDE)[:, None, None]
     canvas = np.tile((top * (SIDE - ramp) + bottom * ramp) // SIDE, (1, SIDE, 1))
@@ -121,28 +114,22 @@ def draw(image: str, *, seed: int = 0) -> Image.Image:
     return Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
 
 
-def _generator(image: str, seed: int) -> np.random.Generator:
-    if not (number := image.removeprefix("scene")).isdigit():
+def _compose(image: str, seed: int) -> tuple[list[Thing], np.random.Generator]:
+    """Draws the labels ancestors first, where each stands and whether it is faint; the generator draws the rest.
+
+    An object takes the emptiest of a few random places, all of one size."""
+    if not (number := image.removeprefix("scene")).isdecimal():
         raise StudyError(f"scenes has no image {image!r}: its ids are scene00001, scene00002 and so on.")
-    return np.random.Generator(np.random.PCG64([seed, int(number)]))
-
-
-def _compose(rng: np.random.Generator) -> list[Thing]:
-    """Draw the labels ancestors first, then where each stands and whether it is faint."""
+    rng = np.random.Generator(np.random.PCG64([seed, int(number)]))
     things, taken = {}, np.zeros((SIDE, SIDE), bool)
     for label, node in NETWORK.items():
         if rng.random() < node.present[sum(company in things for company in node.company)]:
-            things[label] = Thing(label, _place(rng, taken), rng.random() < node.faint)
-    return list(things.values())
-
-
-def _place(rng: np.random.Generator, taken: np.ndarray) -> tuple[int, int, int, int]:
-    """Take the emptiest of a few random places, all of one size, and mark it in `taken`."""
-    width, height = rng.integers(*EXTENT, 2).tolist()
-    corners = rng.integers(0, (SIDE - width + 1, SIDE - height + 1), (PLACES, 2)).tolist()
-    x, y = min(corners, key=lambda corner: taken[corner[1] :, corner[0] :][:height, :width].sum())
-    taken[y : y + height, x : x + width] = True
-    return x, y, x + width, y + height
+            width, height = rng.integers(*EXTENT, 2).tolist()
+            corners = rng.integers(0, (SIDE - width + 1, SIDE - height + 1), (PLACES, 2)).tolist()
+            x, y = min(corners, key=lambda corner: taken[corner[1] :, corner[0] :][:height, :width].sum())
+            taken[y : y + height, x : x + width] = True
+            things[label] = Thing(label, (x, y, x + width, y + height), rng.random() < node.faint)
+    return list(things.values()), rng
 
 
 def _paint(canvas: np.ndarray, thing: Thing, *, mirrored: bool, tint: np.ndarray) -> None:

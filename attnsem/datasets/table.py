@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 
 from attnsem import StudyError
-from attnsem.datasets.dataset import BOX_COLUMNS, Dataset, of_files, read_image
+from attnsem.datasets.dataset import BOX_COLUMNS, SPLITS, Dataset, of_files, read_image
 
-SPLITS = ("train", "val", "test")
 VALUES = {"1": 1, "0": 0, "-1": -1, "": -1, "1.0": 1, "0.0": 0, "-1.0": -1}  # pandas writes 1.0 beside empty cells
 
 
@@ -38,9 +37,7 @@ def load(path: Path) -> Dataset:
     unlabelled = (targets != 1).all(axis=1).sum()
     notes = (f"{unlabelled} of {len(targets)} images have no label; they are kept.",) if unlabelled else ()
     name, boxes = path.stem, _boxes(path.with_name(f"{path.stem}_boxes.csv"), labels, paths)
-    return of_files(
-        paths, name=name, images=name, labels=labels, splits=splits, targets=targets, boxes=boxes, notes=notes
-    )
+    return of_files(paths, name=name, images=name, splits=splits, targets=targets, boxes=boxes, notes=notes)
 
 
 def _read(path: Path, required: list[str]) -> pd.DataFrame:
