@@ -65,7 +65,7 @@ class Killed:
     def __init__(self, folder: Path):
         self.folder = folder
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["tests.kills"])
+        self.context.set_forkserver_preload(["tests.kills", "torchvision", "lightning_fabric"])
 
     def run(self, seconds: float | None = None) -> bool:
         """Whether it came to its end; killed after so many seconds else. AssertionError where it failed."""
