@@ -29,21 +29,21 @@ TABLES = ["05_table1_voc2007", "06_table2_mirflickr", "07_table3_modules", "08_t
 SHOWN = ["09_attention_channels", "10_label_dependencies", "11_predict"]
 
 
-def given(key, *notebooks):
+def options(key, *notebooks):
     """What the grid file and --config give notebooks, refused here if one does not take it."""
     text = str(config.get(key) or "")
     words = shlex.split(text)
     for notebook in notebooks:
         cells = json.loads((NOTEBOOKS / f"{notebook}.ipynb").read_text())["cells"]
-        known = next(declared("".join(cell["source"])) for cell in cells if "parameters" in cell["metadata"].get("tags", []))
+        parameters = next(declared("".join(cell["source"])) for cell in cells if "parameters" in cell["metadata"].get("tags", []))
         for name in (name for flag, name in zip(words, words[1:]) if flag in ("-p", "-r")):
-            if name not in known:
-                raise StudyError(f"{key}: {notebook} has no parameter {name!r}; there are {', '.join(known)}")
+            if name not in parameters:
+                raise StudyError(f"{key}: {notebook} has no parameter {name!r}; there are {', '.join(parameters)}")
     return text
 
 
-PREPARE, VIEW = given("prepare", "00_prepare_data"), given("view", *SHOWN)
-OF_STAGE = {n: given(f"stage{n}", notebook) for n, notebook in STAGE.items()}
+PREPARE, VIEW = options("prepare", "00_prepare_data"), options("view", *SHOWN)
+OF_STAGE = {n: options(f"stage{n}", notebook) for n, notebook in STAGE.items()}
 for name in config.get("rows", []):
     if name not in rows.ROWS:
         raise StudyError(f"there is no row {name!r}{rows.near(name)}")
@@ -77,20 +77,20 @@ def before(n):
         stages = rows.stages_of(row, LAST)
         at = stages.index(n)
         if at:
-            found = {"parent": manifest(runs, wildcards.dataset, row, stages[at - 1], wildcards.seed)}
+            sources = {"parent": manifest(runs, wildcards.dataset, row, stages[at - 1], wildcards.seed)}
         else:
-            found = {"prepared": f"{RUNS}/{wildcards.dataset}/prepared"}
+            sources = {"prepared": f"{RUNS}/{wildcards.dataset}/prepared"}
         if n in CHOOSE and not candidate:
-            found["choice"] = f"{RUNS}/val/{wildcards.dataset}/{wildcards.part}/stage{n}.json"
-        return found
+            sources["choice"] = f"{RUNS}/val/{wildcards.dataset}/{wildcards.part}/stage{n}.json"
+        return sources
 
     return inputs
 
 
 def split(runs):
     """A folder of runs, and the learning rate that it tries if it does."""
-    found = re.fullmatch(r"(.*/val)/lr([^/]*)", runs)
-    return found.groups() if found else (runs, None)
+    match = re.fullmatch(r"(.*/val)/lr([^/]*)", runs)
+    return match.groups() if match else (runs, None)
 
 
 def parameters(n):
@@ -174,12 +174,12 @@ for n in STAGE:
             f"{{runs}}/{{dataset}}/{{part}}/seed{{seed}}/stage{n}/{STAGE[n]}.ipynb",
         params:
             notebook=f"{NOTEBOOKS}/{STAGE[n]}.ipynb",
-            given=parameters(n),
+            values=parameters(n),
         threads: config.get("threads", workflow.cores or 1)
         resources:
             gpu=1,
         shell:
-            "{PAPERMILL} {params.notebook:q} {log:q} {params.given}"
+            "{PAPERMILL} {params.notebook:q} {log:q} {params.values}"
 
 
 def candidates(wildcards):
@@ -193,10 +193,10 @@ rule choose:
     output:
         f"{RUNS}/val/{{dataset}}/{{part}}/stage{{n}}.json",
     run:
-        found = {rate: json.loads(Path(path).with_name("metrics.json").read_text())["mAP"]
+        mean_ap = {rate: json.loads(Path(path).with_name("metrics.json").read_text())["mAP"]
                  for rate, path in zip(CHOOSE[int(wildcards.n)], input)}
-        best = max(found, key=found.get)
-        Path(output[0]).write_text(json.dumps({"lr": best, "mAP on val": found}, indent=2) + "\n")
+        best = max(mean_ap, key=mean_ap.get)
+        Path(output[0]).write_text(json.dumps({"lr": best, "mAP on val": mean_ap}, indent=2) + "\n")
 
 
 rule table:

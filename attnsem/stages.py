@@ -57,8 +57,9 @@ def train(
         settings = paper.inherit(settings, parent.settings)
     prepared = Prepared.load(settings.dataset, data)
     run = Run.of(settings, runs)
+    begun = run.origin  # read once: of an interrupted run it is in the file of its whole state
     if settings.precision == "auto":
-        precision = run.origin["parameters"]["precision"] if run.origin else fastest_precision(device)
+        precision = begun["parameters"]["precision"] if begun else fastest_precision(device)
         settings = settings.but(precision=precision)
     named = settings.but(weights=Path(settings.weights).name, similarity=Path(settings.similarity).name)
     origin = {
@@ -68,8 +69,8 @@ def train(
     }
     if parent is not None and parent.manifest["data_fingerprint"] != prepared.fingerprint:
         raise StudyError(f"{parent.folder} was trained on another state of {prepared.name}; delete it, train it again")
-    if run.origin:
-        refuse_other(run, origin)
+    if begun:
+        refuse_other(run, begun, origin)
     if run.complete:
         print(f"{run.folder.relative_to(runs)} is complete")
         with suppress(StudyError), held(run.folder):  # what a kill after the manifest may have left
@@ -82,15 +83,15 @@ def train(
     return run
 
 
-def refuse_other(run: Run, origin: dict) -> None:
+def refuse_other(run: Run, begun: dict, origin: dict) -> None:
     """Raises StudyError when a folder's run has other parameters, data or parent than the one asked for."""
-    earlier = Settings(**run.origin["parameters"]).model_dump()
+    earlier = paper.checked(Settings, begun["parameters"]).model_dump()
     for name, value in origin["parameters"].items():
         if earlier[name] != value:
             remedy = "delete that folder, or give another one by -p runs"
             raise StudyError(f"{run.folder} holds a run with {name} {earlier[name]!r}, not {value!r}; {remedy}")
     for name, what in {"parent_sha256": "its parent stage", "data_fingerprint": "the prepared data"}.items():
-        if run.origin[name] != origin[name]:
+        if begun[name] != origin[name]:
             raise StudyError(f"{what} has changed since {run.folder} was trained; delete that folder to train it anew")
 
 

@@ -154,7 +154,8 @@ def fit(learner: Learner, run: Run, train: Split, test: Split, origin: dict) -> 
     fabric, settings, fusion = learner.fabric, learner.settings, learner.network.fusion
     progress, logits = restored(learner, run), None
     if progress.history and fabric.is_global_zero:
-        write_table(run.folder / "history.csv", pd.DataFrame(progress.history), index=False)  # for a kill between
+        # A kill may have come between the state and its history.
+        write_table(run.folder / "history.csv", pd.DataFrame(progress.history), index=False)
     machine = {name: part for name, part in environment(fabric.device).items() if name in ("device", "versions")}
     if progress.environments[-1:] != [machine]:
         progress.environments.append(machine)

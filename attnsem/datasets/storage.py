@@ -75,13 +75,18 @@ def mapped(path: Path) -> np.ndarray:
         array = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise StudyError(f"{path} is no whole array ({error}); {remedy}") from error
-    if size_and_time(path).items() <= read_seal(path).items():
-        return array
-    with held(path.parent, wait=True):
-        if read_seal(path).get("sha256") not in (None, sha256 := checksum(path)):
-            raise StudyError(f"{path} is not the array that was written; {remedy}")
-        write_json(seal_of(path), {"sha256": sha256} | size_and_time(path))  # a copy, or of a version without seals
+    if not is_sealed(path):
+        with held(path.parent, wait=True):
+            if not is_sealed(path):  # by the process that was waited for
+                if read_seal(path).get("sha256") not in (None, sha256 := checksum(path)):
+                    raise StudyError(f"{path} is not the array that was written; {remedy}")
+                write_json(seal_of(path), {"sha256": sha256} | size_and_time(path))  # a copy, or from before seals
     return array
+
+
+def is_sealed(path: Path) -> bool:
+    """By size and time alone."""
+    return size_and_time(path).items() <= read_seal(path).items()
 
 
 def read_seal(path: Path) -> dict:
