@@ -4,9 +4,9 @@
     snakemake -n --configfile grids/scenes.yaml       the plan
     snakemake study --config datasets='[scenes]'      one seed of `proposed`, its figures and predictions
 
-A grid file names data sets, rows of the tables, seeds, and for each notebook what papermill is to give it. `choose`
-has, for a stage, learning rates: each row is trained with each on `train`, and takes the one with the best mAP on
-`val` at the last epoch.
+A grid file names data sets, rows of the tables, seeds, and for each notebook what papermill is to give it. `search`
+has, for a stage, a number of draws of learning rate, epochs and weight decay: each row is trained by each on `train`,
+with a seed of its own, and takes the one with the best mAP on `val` at the last epoch (attnsem/analysis/search.py).
 """
 
 import json
@@ -21,7 +21,8 @@ from attnsem.analysis.parameters import declared
 RUNS, DATA = config.get("runs", "runs"), config.get("data", "data")
 FIGURES = config.get("figures", f"{RUNS}/figures")
 LAST, SEEDS = config.get("last", 4), config.get("seeds", [0])
-CHOOSE = {int(stage): rates for stage, rates in config.get("choose", {}).items()}
+SEARCH = {int(stage): draws for stage, draws in config.get("search", {}).items()}
+SEARCH_SEED = config.get("search_seed", max(map(int, SEEDS)) + 1)
 DATASETS = {paper.name_of(dataset): dataset for dataset in config.get("datasets", ["scenes"])}
 NOTEBOOKS = Path(workflow.basedir) / "notebooks"
 STAGE = {n: f"{n:02}_train_stage{n}" for n in (1, 2, 3, 4)}
@@ -69,43 +70,51 @@ def all_runs():
             yield from (manifest(RUNS, dataset, row, rows.stages_of(row, LAST)[-1], seed) for seed in SEEDS)
 
 
+def parent(row, stage):
+    """The part that a stage of a row stands on, as its folder and stage; none for the first."""
+    stages = rows.stages_of(row, LAST)
+    place = stages.index(stage)
+    return (part_of(row, stages[place - 1]), stages[place - 1]) if place else None
+
+
+def chosen(dataset, part, stage):
+    return f"{RUNS}/val/{dataset}/{part}/stage{stage}.json"
+
+
 def before(n):
-    """The inputs of stage n: its parent, which a candidate learning rate shares with the others; the choice."""
+    """The inputs of stage n: its parent, and what was chosen for it."""
 
     def inputs(wildcards):
-        row, (runs, candidate) = PARTS[wildcards.part, n], split(wildcards.runs)
-        stages = rows.stages_of(row, LAST)
-        at = stages.index(n)
-        if at:
-            sources = {"parent": manifest(runs, wildcards.dataset, row, stages[at - 1], wildcards.seed)}
-        else:
-            sources = {"prepared": f"{RUNS}/{wildcards.dataset}/prepared"}
-        if n in CHOOSE and not candidate:
-            sources["choice"] = f"{RUNS}/val/{wildcards.dataset}/{wildcards.part}/stage{n}.json"
+        row = PARTS[wildcards.part, n]
+        on = parent(row, n)
+        sources = {"prepared": f"{RUNS}/{wildcards.dataset}/prepared"}
+        if on:
+            sources = {"parent": f"{RUNS}/{wildcards.dataset}/{on[0]}/seed{wildcards.seed}/stage{on[1]}/manifest.json"}
+        if n in SEARCH:
+            sources["choice"] = chosen(wildcards.dataset, wildcards.part, n)
         return sources
 
     return inputs
 
 
-def split(runs):
-    """A folder of runs, and the learning rate that it tries if it does."""
-    match = re.fullmatch(r"(.*/val)/lr([^/]*)", runs)
-    return match.groups() if match else (runs, None)
+def values_of(row, n, dataset):
+    """What the row's own terms and the grid file give a stage."""
+    taken = [name for name in row if name != "stage"] if n > 2 else ["channels_per_label", "attention_objective"] if n == 2 else []
+    values = {"dataset": DATASETS[dataset], "runs": RUNS, "data": DATA}
+    return values | {name: row[name] for name in taken if name in row}
+
+
+def flags(n, values):
+    return f"{OF_STAGE[n]} " + " ".join(f"-p {name} {shlex.quote(str(value))}" for name, value in values.items())
 
 
 def parameters(n):
     def text(wildcards, input):
-        row, (runs, candidate) = PARTS[wildcards.part, n], split(wildcards.runs)
-        values = {"dataset": DATASETS[wildcards.dataset], "seed": wildcards.seed, "runs": wildcards.runs, "data": DATA}
-        taken = [name for name in row if name != "stage"] if n > 2 else ["channels_per_label"] if n == 2 else []
-        values |= {name: row[name] for name in taken if name in row}
-        if candidate:
-            values |= {"parents": runs, "lr": candidate}
-        if n == 1 and runs.endswith("/val"):
-            values |= {"train_split": "train", "test_split": "val"}
+        values = values_of(PARTS[wildcards.part, n], n, wildcards.dataset) | {"seed": wildcards.seed}
         if "choice" in input.keys() and Path(input.choice).exists():
-            values["lr"] = json.loads(Path(input.choice).read_text())["lr"]
-        return f"{OF_STAGE[n]} " + " ".join(f"-p {name} {shlex.quote(str(value))}" for name, value in values.items())
+            choice = json.loads(Path(input.choice).read_text())
+            values |= {name: value for name, value in choice.items() if name != "draws"}
+        return flags(n, values)
 
     return text
 
@@ -121,14 +130,9 @@ workdir: workflow.basedir  # so that relative paths are the notebooks' own
 
 
 wildcard_constraints:
-    runs=f"{re.escape(RUNS)}(/val(/lr[^/]+)?)?",
     dataset="|".join(map(re.escape, DATASETS)),
     seed=r"\d+",
     n=r"\d",
-
-
-localrules:
-    choose,
 
 
 rule grid:
@@ -169,9 +173,9 @@ for n in STAGE:
         input:
             unpack(before(n)),
         output:
-            f"{{runs}}/{{dataset}}/{{part}}/seed{{seed}}/stage{n}/manifest.json",
+            f"{RUNS}/{{dataset}}/{{part}}/seed{{seed}}/stage{n}/manifest.json",
         log:
-            f"{{runs}}/{{dataset}}/{{part}}/seed{{seed}}/stage{n}/{STAGE[n]}.ipynb",
+            f"{RUNS}/{{dataset}}/{{part}}/seed{{seed}}/stage{n}/{STAGE[n]}.ipynb",
         params:
             notebook=f"{NOTEBOOKS}/{STAGE[n]}.ipynb",
             values=parameters(n),
@@ -182,21 +186,31 @@ for n in STAGE:
             "{PAPERMILL} {params.notebook:q} {log:q} {params.values}"
 
 
-def candidates(wildcards):
-    runs = f"{RUNS}/val/lr{{rate}}/{{dataset}}/{{part}}/seed{{seed}}/stage{{n}}/manifest.json"
-    return [runs.format(rate=rate, seed=SEEDS[0], **wildcards) for rate in CHOOSE[int(wildcards.n)]]
+def before_choice(wildcards):
+    on = parent(PARTS[wildcards.part, int(wildcards.n)], int(wildcards.n))
+    return [chosen(wildcards.dataset, *on)] if on else [f"{RUNS}/{wildcards.dataset}/prepared"]
 
 
-rule choose:
+def search_parameters(wildcards):
+    n = int(wildcards.n)
+    return flags(n, values_of(PARTS[wildcards.part, n], n, wildcards.dataset) | {"seed": SEARCH_SEED})
+
+
+rule search:
     input:
-        candidates,
+        before_choice,
     output:
-        f"{RUNS}/val/{{dataset}}/{{part}}/stage{{n}}.json",
-    run:
-        mean_ap = {rate: json.loads(Path(path).with_name("metrics.json").read_text())["mAP"]
-                 for rate, path in zip(CHOOSE[int(wildcards.n)], input)}
-        best = max(mean_ap, key=mean_ap.get)
-        Path(output[0]).write_text(json.dumps({"lr": best, "mAP on val": mean_ap}, indent=2) + "\n")
+        chosen("{dataset}", "{part}", "{n}"),
+    log:
+        f"{RUNS}/val/{{dataset}}/{{part}}/stage{{n}}.log",
+    params:
+        draws=lambda w: SEARCH.get(int(w.n), 0),
+        values=search_parameters,
+    threads: config.get("threads", workflow.cores or 1)
+    resources:
+        gpu=1,
+    shell:
+        "python -m attnsem.analysis.search {wildcards.n} --draws {params.draws} {params.values} > {log:q} 2>&1"
 
 
 rule table:

@@ -3,3 +3,7 @@
 
 class StudyError(Exception):
     """Bad input or state, told in one sentence: what was found, where, and what mends it."""
+
+
+class NotFiniteError(StudyError):
+    """A loss or gradient that is not finite."""

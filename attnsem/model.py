@@ -1,6 +1,7 @@
 """Section 2 of the paper, top to bottom. N images, C labels, D backbone channels, h x w positions (14 x 14)."""
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -9,9 +10,9 @@ from torch import Tensor, nn
 from attnsem.paper import ALPHA, VARIANTS, Variant
 
 
-def conv_block(inputs: int, outputs: int, kernel: int = 1) -> nn.Sequential:
+def conv_block(inputs: int, outputs: int, kernel: int = 1, groups: int = 1) -> nn.Sequential:
     """Convolution, BatchNorm, ReLU; the last two are ours: without them average pooling sees a linear map."""
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
@@ -101,26 +102,50 @@ class SEBlock(nn.Module):
 
 
 class SemanticPart(nn.Module):
-    """Section 2.3, eq. (8): SE blocks before 1×1 convs, then pooling and a layer for ỹ: (N, K, h, w) -> (N, C)."""
+    """Section 2.3, eq. (8): SE blocks before 1×1 convs, then pooling and a layer for ỹ: (N, K, h, w) -> (N, C).
+
+    A control has each SE block after its conv, where even the first one's squeeze depends on the image.
+    """
 
     def __init__(self, *, channels: int, labels: int, variant: Variant):
         super().__init__()
         widths = (channels, *variant.convs)
-        self.se = nn.ModuleDict({f"se{k}": SEBlock(channels=widths[k - 1]) for k in variant.se})
+        self.se_after = variant.se_after
+        self.se = nn.ModuleDict({f"se{k}": SEBlock(channels=widths[k - 1 + self.se_after]) for k in variant.se})
         self.convs = nn.ModuleDict({f"conv{k}": conv_block(*widths[k - 1 : k + 1]) for k in range(1, len(widths))})
         self.classifier = Classifier(channels=widths[-1], labels=labels)
 
     def forward_features(self, x: Tensor, squeezed: Tensor | None = None) -> Tensor:
         """squeezed: what SE1 averages instead of x. Returns M: (N, last conv's width, h, w)."""
         for k in range(1, max(len(self.se), len(self.convs)) + 1):
-            if f"se{k}" in self.se:
+            if f"se{k}" in self.se and not self.se_after:
                 x = self.se[f"se{k}"](x, squeezed if k == 1 else None)
             if f"conv{k}" in self.convs:
                 x = self.convs[f"conv{k}"](x)
+            if f"se{k}" in self.se and self.se_after:
+                x = self.se[f"se{k}"](x)
         return x
 
     def forward(self, x: Tensor, squeezed: Tensor | None = None) -> Tensor:
         return self.classifier(self.forward_features(x, squeezed))
+
+
+class GroupedPart(nn.Module):
+    """A control: SemanticPart's convs with no path between labels and no SE: (N, C, h, w) -> (N, C).
+
+    Groups of 1/√C of the widths have together as many weights as convs of these widths.
+    """
+
+    def __init__(self, *, labels: int, convs: tuple[int, ...]):
+        super().__init__()
+        widths = [labels, *(labels * round(width / math.sqrt(labels)) for width in convs)]
+        self.convs = nn.Sequential(*(conv_block(*pair, groups=labels) for pair in pairwise(widths)))
+        self.fc = nn.Conv2d(widths[-1], labels, 1, groups=labels)
+
+    def forward(self, x: Tensor, squeezed: Tensor | None = None) -> Tensor:
+        pooled = self.convs(x).mean((2, 3), keepdim=True)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.fc(pooled.to(self.fc.weight.dtype)).flatten(1)
 
 
 def gated(gate: str, z: Tensor, a: Tensor, s: Tensor, x: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -151,6 +176,8 @@ def head_of(variant: Variant, *, channels: int, labels: int, gate: str) -> nn.Mo
     if variant.head == "semantic":
         from_maps = variant.attention and gate != "pooled"
         return SemanticPart(channels=labels if from_maps else channels, labels=labels, variant=variant)
+    if variant.head == "grouped":
+        return GroupedPart(labels=labels, convs=variant.convs)
     if variant.head in ("average", "max"):
         return Classifier(channels=channels, labels=labels, pool=variant.head)
     if variant.head == "two_layer":
@@ -163,20 +190,33 @@ def head_of(variant: Variant, *, channels: int, labels: int, gate: str) -> nn.Mo
 
 
 class Fusion(nn.Module):
-    """Eq. (9): ŷ = α y' + (1 − α) ỹ, α learned from 0.48; ours: clamped to its limits after each step."""
+    """Eq. (9): ŷ = α y' + (1 − α) ỹ, α in [0, 1] learned from 0.48.
 
-    def __init__(self, limits: tuple[float, float] = (0.0, 1.0)):
+    How it is kept there the paper does not say: "clamped" after each step, the "sigmoid" of the parameter, not at all
+    ("unbounded"), "fixed" at its start, or "warm-up": fixed for the first epochs and then clamped.
+    """
+
+    def __init__(self, reading: str = "clamped", warmup: int = 1):
         super().__init__()
-        self.limits = limits
-        self.alpha = nn.Parameter(torch.tensor(ALPHA))
-        self.clamp()
+        self.reading, self.warmup = reading, warmup
+        self.alpha = nn.Parameter(torch.tensor(math.log(ALPHA / (1 - ALPHA)) if reading == "sigmoid" else ALPHA))
+
+    @property
+    def weight(self) -> Tensor:
+        """α itself."""
+        return self.alpha.sigmoid() if self.reading == "sigmoid" else self.alpha
 
     def forward(self, baseline: Tensor, semantic: Tensor) -> Tensor:
-        return self.alpha * baseline + (1 - self.alpha) * semantic
+        return self.weight * baseline + (1 - self.weight) * semantic
+
+    def is_fixed(self, epoch: int) -> bool:
+        """epoch: from 0."""
+        return self.reading == "fixed" or (self.reading == "warm-up" and epoch < self.warmup)
 
     @torch.no_grad()
     def clamp(self) -> None:
-        self.alpha.clamp_(*self.limits)
+        if self.reading in ("clamped", "warm-up"):
+            self.alpha.clamp_(0, 1)
 
 
 class Output(NamedTuple):
@@ -200,10 +240,11 @@ class Network(nn.Module):
         labels: int,
         variant: Variant,
         gate: str = "literal",
-        alpha: tuple[float, float] = (0.0, 1.0),
+        alpha: str = "clamped",
+        alpha_warmup: int = 1,
         per_label: int = 1,
     ):
-        """alpha: the limits of α; per_label: attention channels of each label."""
+        """alpha, alpha_warmup: Fusion's; per_label: attention channels of each label."""
         super().__init__()
         self.gate, self.variant = gate, variant
         self.backbone = backbone
@@ -211,7 +252,7 @@ class Network(nn.Module):
         self.classifier = Classifier(**sizes)
         self.attention = Attention(**sizes, per_label=per_label) if variant.attention else None
         self.semantic = head_of(variant, **sizes, gate=gate)
-        self.fusion = Fusion(alpha) if variant.fused and variant.head != "none" else None
+        self.fusion = Fusion(alpha, alpha_warmup) if variant.fused and variant.head != "none" else None
 
     def forward_features(self, images: Tensor) -> Tensor:
         """images: (N, 3, H, W) in [0, 1]. Returns X of eq. (2): (N, D, h, w)."""
@@ -233,7 +274,7 @@ class Network(nn.Module):
         read = (x,)
         if a is not None:
             output = output._replace(attended=attended_logits(a, s), attention=a)
-            if self.variant.head == "semantic":
+            if self.variant.head in ("semantic", "grouped"):
                 read = gated(self.gate, z, a, s, x)
         if self.variant.shuffled:
             read = shuffled(*read)

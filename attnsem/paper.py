@@ -13,19 +13,22 @@ CONVS = (256, 256, 512, 1024)  # section 2.3
 ALPHA = 0.48  # section 2.3, start value
 Gate = Literal["literal", "logits", "confidence", "signed", "pooled"]  # ours: what the semantic part sees, model.gated
 GATES = get_args(Gate)
+Alpha = Literal["clamped", "sigmoid", "unbounded", "warm-up", "fixed"]  # ours: how α is kept in [0, 1], model.Fusion
+ALPHAS = get_args(Alpha)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
     """One row of Tables 3 and 4: whether there is attention, which SE blocks, the convs' widths; ours: what gives ỹ
-    (none, semantic, attended, two_layer, average or max: model.head_of), whether ŷ is it alone or fused with y′, and
-    whether each image's channels are shuffled between the labels."""
+    (none, semantic, grouped, attended, two_layer, average or max: model.head_of), whether ŷ is it alone or fused with
+    y′, whether an SE block comes after its conv, and whether each image's channels are shuffled between the labels."""
 
     attention: bool = False
     se: tuple[int, ...] = ()
     convs: tuple[int, ...] = ()
     head: str = "semantic"
     fused: bool = True
+    se_after: bool = False
     shuffled: bool = False
     stages: tuple[int, ...] = (1, 2, 3, 4)
 
@@ -41,6 +44,9 @@ VARIANTS = {
 }
 CONTROLS = {
     "attended": Variant(attention=True, head="attended"),
+    "no_se": Variant(attention=True, convs=CONVS),
+    "se_after": replace(VARIANTS["proposed"], se_after=True),
+    "grouped": Variant(attention=True, convs=CONVS, head="grouped"),
     "two_layer": Variant(head="two_layer", fused=False, stages=(1, 3, 4)),
     "two_layer_fused": Variant(head="two_layer", stages=(1, 3, 4)),
     "average": Variant(head="average", fused=False, stages=(1, 3, 4)),
@@ -71,6 +77,7 @@ class Settings(BaseModel):
     train_split: Literal["train", "trainval"] = "trainval"
     test_split: Literal["val", "test"] = "test"
     difficult: Literal["ignore", "negative", "positive"] = "ignore"  # ours: what training does with difficult labels
+    label_loss: Literal["sum", "mean"] = "sum"  # over labels, eq. (10); the mean is PyTorch's default
     epochs: Above0 = 60  # ours
     batch_size: Above0 = 24
     lr: float = Field(0.001, gt=0)
@@ -82,8 +89,8 @@ class Settings(BaseModel):
     train_backbone: bool = True  # stage 1; stages 2 and 3 never train it
     semantic_loss: Weight = 0.0  # ours: weight of a loss of its own for ỹ, stages 3 and 4
     baseline_folds: Count = 0  # ours: stage 3 sees y′ of classifiers that did not train on the image, of so many folds
-    alpha_min: Weight = 0.0  # ours: with alpha_max narrows eq. (9)'s [0, 1]; equal, they fix α there
-    alpha_max: Weight = 1.0
+    alpha: Alpha = "clamped"  # ours
+    alpha_warmup: Above0 = 1  # ours: epochs in which "warm-up" fixes α
     channels_per_label: Above0 = 1  # more are the paper's future work; their attentions are averaged
     similarity: str = ""  # ours: file of how alike labels are by text, blended into the targets of ỹ's own loss
     similarity_weight: Weight = 0.1
@@ -94,6 +101,15 @@ class Settings(BaseModel):
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"  # ours: auto is engine.fastest_precision
     compile: bool = False  # ours
 
+    @model_validator(mode="before")
+    @classmethod
+    def of_earlier_runs(cls, values: object) -> object:
+        """α's reading as manifests had it before 2026-11-25: the limits of its clamp."""
+        readings = {(0, 1): {}, (ALPHA, ALPHA): {"alpha": "fixed"}}
+        if isinstance(values, dict) and (limits := (values.get("alpha_min"), values.get("alpha_max"))) in readings:
+            return {name: v for name, v in values.items() if not name.startswith("alpha_m")} | readings[limits]
+        return values
+
     @model_validator(mode="after")
     def fit_together(self) -> "Settings":
         stages = VARIANT[self.variant].stages
@@ -101,8 +117,8 @@ class Settings(BaseModel):
             raise ValueError(f"parameter dataset must be a name, not {self.dataset!r}")
         if self.train_size < self.image_size:
             raise ValueError(f"train_size {self.train_size} is smaller than the crop, image_size {self.image_size}")
-        if not self.alpha_min <= self.alpha_max <= 1:
-            raise ValueError(f"alpha_min {self.alpha_min} to alpha_max {self.alpha_max} is no range within 0 and 1")
+        if self.gate == "pooled" and VARIANT[self.variant].head == "grouped":
+            raise ValueError("variant grouped has a channel for each label; give it another gate than pooled")
         if self.similarity and not (self.semantic_loss and self.similarity_weight <= 1):
             raise ValueError(
                 "similarity is blended into the targets of ỹ's own loss, by 0 to 1; give it a semantic_loss"
@@ -132,7 +148,7 @@ SCENES_STAGE = {
 }
 # Name a run's folder where they are not the default.
 SEMANTIC = (
-    *("semantic_loss", "baseline_folds", "alpha_min", "alpha_max", "channels_per_label"),
+    *("semantic_loss", "baseline_folds", "alpha", "alpha_warmup", "channels_per_label"),
     *("similarity", "similarity_weight", "similarity_seed"),
 )
 DATA = ("dataset", "train_size", "image_size", "train_split", "test_split", "difficult")
@@ -191,11 +207,11 @@ def part_of(settings: Settings) -> str:
         f"{name}-{Path(value).stem}" if isinstance(value, str) else f"{name}{value:g}"
         for name, value in changed(settings, SEMANTIC).items()
     ]
+    objective = [settings.attention_objective] if settings.attention_objective != "confidence" else []
     if settings.stage == 2:
-        objective = [settings.attention_objective] if settings.attention_objective != "confidence" else []
         return "-".join(["attention", *objective, *(name for name in own if name.startswith("channels_per_label"))])
     gate = [settings.gate] if settings.gate != "literal" else []
-    return "-".join([settings.variant, *gate, *own])
+    return "-".join([settings.variant, *gate, *own, *(f"attention_{name}" for name in objective)])
 
 
 def changed(settings: Settings, names: tuple[str, ...]) -> dict[str, object]:

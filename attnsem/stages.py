@@ -4,6 +4,7 @@ import argparse
 import ast
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -126,7 +127,8 @@ def network_of(settings: Settings, labels: int, state: dict | None = None) -> Ne
         labels=labels,
         variant=variant_of(settings),
         gate=settings.gate,
-        alpha=(settings.alpha_min, settings.alpha_max),
+        alpha=settings.alpha,
+        alpha_warmup=settings.alpha_warmup,
         per_label=settings.channels_per_label,
     )
     if state:
@@ -232,19 +234,21 @@ def value_of(text: str) -> object:
     return text
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Train and evaluate a stage, on one or several processes.")
+def command_line(call: Callable[..., object], description: str, **options: tuple[int, str]) -> None:
+    """Calls it with the shell's stage, whole numbers (options: their defaults and help) and parameters."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("stage", type=int, choices=sorted(TRAINED))
     parser.add_argument("-p", action="append", nargs=2, default=[], metavar=("NAME", "VALUE"), help="as for papermill")
-    parser.add_argument("--processes", type=int, default=1, help="on each node, one for each GPU")
-    parser.add_argument("--nodes", type=int, default=1)
-    arguments = parser.parse_args()
-    parameters = {name: value_of(value) for name, value in arguments.p}
+    for name, (default, text) in options.items():
+        parser.add_argument(f"--{name}", type=int, default=default, help=text)
+    arguments = vars(parser.parse_args())
+    parameters = {name: value_of(value) for name, value in arguments.pop("p")}
     try:
-        train(arguments.stage, processes=arguments.processes, nodes=arguments.nodes, **parameters)
+        call(arguments.pop("stage"), **arguments, **parameters)
     except StudyError as error:
         sys.exit(str(error))
 
 
 if __name__ == "__main__":
-    main()
+    options = {"processes": (1, "on each node, one for each GPU"), "nodes": (1, "of the cluster")}
+    command_line(train, "Train and evaluate a stage, on one or several processes.", **options)

@@ -4,13 +4,14 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from attnsem import StudyError
+from attnsem import NotFiniteError, StudyError
 from attnsem.arrays import Images, Views, batches
 from attnsem.engine import Fabric, ahead, compiled, largest_batch, share_batchnorm
 from attnsem.features import Features
@@ -122,23 +123,27 @@ class Learner:
 
     def loss(self, output: Output, targets: Tensor, images: int, similarity: Tensor | None) -> Tensor:
         """Of a batch: images, of all processes together."""
-        difficult, settings = self.settings.difficult, self.settings
-        loss = multilabel_loss(getattr(output, self.scored), targets, difficult, images=images)
+        settings = self.settings
+        of = partial(multilabel_loss, difficult=settings.difficult, images=images, over_labels=settings.label_loss)
+        loss = of(getattr(output, self.scored), targets)
         if settings.semantic_loss and output.semantic is not None:
             if similarity is not None:
                 targets = softened(targets, similarity.to(targets.device), settings.similarity_weight)
-            loss = loss + settings.semantic_loss * multilabel_loss(output.semantic, targets, difficult, images=images)
+            loss = loss + settings.semantic_loss * of(output.semantic, targets)
         return loss
 
-    def step(self, loss: Tensor) -> Tensor:
+    def step(self, loss: Tensor, epoch: int) -> Tensor:
         """Returns whether loss and gradient are finite, on the device."""
         self.optimizer.zero_grad()
         self.fabric.backward(loss * self.fabric.world_size)  # the processes' gradients are averaged
         gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
         is_finite = loss.isfinite() & torch.nn.utils.get_total_norm(gradients).isfinite()
+        fusion = self.network.fusion
+        if fusion is not None and fusion.is_fixed(epoch):
+            fusion.alpha.grad = None  # neither decays nor gathers momentum
         self.optimizer.step()
-        if self.network.fusion is not None:
-            self.network.fusion.clamp()
+        if fusion is not None:
+            fusion.clamp()
         return is_finite
 
 
@@ -163,7 +168,7 @@ def fit(learner: Learner, run: Run, train: Split, test: Split, origin: dict) -> 
         started, logits = time.monotonic(), None
         row = {"epoch": epoch + 1, "loss": train_epoch(learner, train, epoch), "lr": settings.lr_at(epoch)}
         if fusion is not None:
-            row["alpha"] = fusion.alpha.item()
+            row["alpha"] = fusion.weight.item()
         if settings.evaluate_every and (epoch + 1) % settings.evaluate_every == 0:
             logits = evaluate(fabric, learner.network, test)
             row["mAP"] = 100 * mean_average_precision(test.targets.numpy(), logits[learner.scored])
@@ -191,7 +196,7 @@ def train_epoch(learner: Learner, train: Split, epoch: int) -> float:
     epoch_batches = bar(train.training_batches(fabric, epoch), f"epoch {epoch + 1} of {settings.epochs}", steps)
     for step, (inputs, targets, images) in enumerate(epoch_batches):
         loss = learner.loss(learner.model(**inputs), targets, images, train.similarity)
-        first_fault = torch.where(learner.step(loss), first_fault, first_fault.clamp(max=step))
+        first_fault = torch.where(learner.step(loss, epoch), first_fault, first_fault.clamp(max=step))
         total += loss.detach() * images
     mean = fabric.all_reduce(total, reduce_op="sum").item() / len(train.targets)
     if math.isfinite(first_fault.item()):
@@ -205,7 +210,7 @@ def refuse_not_finite(train: Split, step: int, epoch: int) -> None:
     names = [train.ids[row] for row in rows] if train.ids else rows.tolist()
     place = f"stage {settings.stage} is not finite in epoch {epoch + 1}, step {step + 1}, with the images"
     remedy = f"the state before that epoch is kept, give a smaller lr than {settings.lr}"
-    raise StudyError(f"the loss or gradient of {place} {', '.join(map(str, names))}; {remedy}")
+    raise NotFiniteError(f"the loss or gradient of {place} {', '.join(map(str, names))}; {remedy}")
 
 
 def out_of_fold(features: Features, targets: Tensor, settings: Settings, folds: int) -> Tensor:
@@ -229,7 +234,9 @@ def out_of_fold(features: Features, targets: Tensor, settings: Settings, folds: 
                 group["lr"] = settings.lr_at(epoch) * settings.new_lr
             for indices in batches(random.permutation(others), settings.batch_size):
                 inputs = pooled[indices, random.integers(pooled.shape[1], size=len(indices))]
-                loss = multilabel_loss(classifier(inputs), targets[indices], settings.difficult)
+                loss = multilabel_loss(
+                    classifier(inputs), targets[indices], settings.difficult, over_labels=settings.label_loss
+                )
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

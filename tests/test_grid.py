@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,11 +38,23 @@ def test_variants_gates_and_seeds_share_their_stages(tmp_path):
     assert counts(told) == {"prepare": 1, "stage1": 3, "stage2": 3, "stage3": 9, "table": 4, "grid": 1}
 
 
-def test_learning_rates_are_tried_on_val_before_the_seeds_are_trained(tmp_path):
-    code, told = snakemake("-np", runs=str(tmp_path), rows=["proposed"], last=3, seeds=[0, 1], choose={3: [0.01, 0.1]})
+def test_settings_are_searched_on_val_before_the_seeds_are_trained(tmp_path):
+    code, told = snakemake("-np", runs=str(tmp_path), rows=["proposed"], last=3, seeds=[0, 1], search={3: 12})
     assert code == 0, told
-    assert counts(told) == {"prepare": 1, "stage1": 3, "stage2": 3, "stage3": 4, "choose": 1, "table": 4, "grid": 1}
-    assert "-p train_split train -p test_split val" in told and "val/lr0.1 " in told
+    assert counts(told) == {"prepare": 1, "search": 3, "stage1": 2, "stage2": 2, "stage3": 2, "table": 4, "grid": 1}
+    draws = dict(re.findall(r"attnsem.analysis.search (\d) --draws (\d+) .*-p seed 2", told))
+    assert draws == {"1": "0", "2": "0", "3": "12"}
+
+
+def test_what_was_chosen_is_what_the_seeds_are_trained_with(tmp_path):
+    choice = tmp_path / "val/scenes/densenet/stage1.json"
+    choice.parent.mkdir(parents=True)
+    choice.write_text('{"lr": 0.0123, "epochs": 3, "draws": []}')
+    (tmp_path / "scenes").mkdir()
+    (tmp_path / "scenes/prepared").touch()
+    code, told = snakemake("-np", runs=str(tmp_path), rows=["baseline"], last=3, search={1: 12})
+    assert code == 0, told
+    assert "-p seed 0 -p lr 0.0123 -p epochs 3" in told and "draws" not in told.split("papermill")[1]
 
 
 @pytest.mark.parametrize(

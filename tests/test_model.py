@@ -11,6 +11,7 @@ from attnsem.model import (
     Attention,
     Classifier,
     Fusion,
+    GroupedPart,
     Network,
     SEBlock,
     SemanticPart,
@@ -20,7 +21,7 @@ from attnsem.model import (
     shuffled,
     spatial_softmax,
 )
-from attnsem.paper import CONTROLS, GATES, VARIANTS
+from attnsem.paper import CONTROLS, CONVS, GATES, VARIANTS
 
 LABELS, POSITIONS = 20, 14
 
@@ -173,6 +174,8 @@ def test_loss_sums_over_labels_and_averages_over_images():
     logits, targets = torch.randn(7, 4), torch.randint(0, 2, (7, 4))
     expected = sum(log_loss(targets[:, c], logits[:, c].double().sigmoid(), labels=[0, 1]) for c in range(4))
     assert multilabel_loss(logits, targets).item() == pytest.approx(expected, rel=1e-5)
+    mean = multilabel_loss(logits, targets, over_labels="mean").item()
+    assert mean == pytest.approx(expected / logits.shape[1], rel=1e-5)
 
 
 @pytest.mark.parametrize(("difficult", "target"), [("negative", 0), ("positive", 1), ("ignore", None)])
@@ -257,13 +260,47 @@ def test_pooled_features_are_those_that_each_label_attends_to():
     assert read[1, 3, 2, 0].item() == pytest.approx((a[1, 2] * x[1, 3]).sum().item(), rel=1e-5)
 
 
-def test_limits_of_alpha():
-    for limits, start, raised in (((0.0, 1.0), 0.48, 0.9), ((0.48, 0.48), 0.48, 0.48), ((0.6, 0.8), 0.6, 0.8)):
-        fusion = Fusion(limits)
-        assert fusion.alpha.item() == pytest.approx(start)
-        fusion.alpha.data.fill_(0.9)
-        fusion.clamp()
-        assert fusion.alpha.item() == pytest.approx(raised)
+@pytest.mark.parametrize(
+    ("reading", "raised", "fixed"),
+    [
+        ("clamped", 1.0, [False, False]),
+        ("sigmoid", 1 / (1 + np.exp(-1.3)), [False, False]),
+        ("unbounded", 1.3, [False, False]),
+        ("warm-up", 1.0, [True, False]),
+        ("fixed", 1.3, [True, True]),
+    ],
+)
+def test_readings_of_alpha(reading, raised, fixed):
+    fusion, ones = Fusion(reading), torch.ones(1, 2)
+    assert fusion.weight.item() == pytest.approx(0.48)
+    assert fusion(ones, 0 * ones).tolist() == pytest.approx(np.full((1, 2), 0.48))
+    assert [fusion.is_fixed(epoch) for epoch in (0, 1)] == fixed
+    fusion.alpha.data.fill_(1.3)
+    fusion.clamp()
+    assert fusion.weight.item() == pytest.approx(raised)
+
+
+def test_the_grouped_control_has_no_path_between_labels_and_as_many_weights():
+    part = GroupedPart(labels=20, convs=CONVS).eval()
+    x = torch.rand(2, 20, 4, 4)
+    changed = x.clone()
+    changed[:, 7] += 1
+    moved = (part(x) != part(changed)).any(0)
+    assert moved.nonzero().flatten().tolist() == [7]
+    full = SemanticPart(channels=20, labels=20, variant=CONTROLS["no_se"])
+    count = {name: sum(p.numel() for p in net.parameters() if p.dim() == 4) for name, net in (("g", part), ("f", full))}
+    assert count["g"] == pytest.approx(count["f"], rel=0.03)
+
+
+def test_se_after_a_conv_is_squeezed_from_what_that_conv_gives():
+    part = SemanticPart(channels=20, labels=20, variant=CONTROLS["se_after"]).eval()
+    assert [se.excitation[0].in_features for se in part.se.values()] == list(CONVS)
+    x = torch.rand(2, 20, 4, 4)
+    expected = x
+    for k in range(1, 5):
+        expected = part.se[f"se{k}"](part.convs[f"conv{k}"](expected))
+    assert torch.equal(part.forward_features(x), expected)
+    assert not SemanticPart(channels=20, labels=20, variant=CONTROLS["no_se"]).se
 
 
 def test_a_groups_attention_is_the_mean_of_its_channels():

@@ -39,7 +39,8 @@ def test_none_is_the_default_of_the_data_set():
         ({"test_split": "trainval"}, "test_split must be one of val, test"),
         ({"train_size": 300}, "train_size 300 is smaller than the crop, image_size 448"),
         ({"baseline_folds": 1}, "baseline_folds must be 0, or 2 or more"),
-        ({"alpha_min": 0.5, "alpha_max": 0.4}, "alpha_min 0.5 to alpha_max 0.4 is no range within 0 and 1"),
+        ({"alpha": "held"}, "alpha must be one of clamped, sigmoid, unbounded, warm-up, fixed, not 'held'"),
+        ({"variant": "grouped", "gate": "pooled"}, "variant grouped has a channel for each label"),
         ({"semantic_loss": -1.0}, "semantic_loss must be 0 or more"),
         ({"variant": "se"}, "variant se has no stage 2, only 1, 3, 4"),
     ],
@@ -79,4 +80,19 @@ def test_stages_of_a_row():
 
 def test_a_folder_names_what_is_not_the_papers():
     settings = settings_of(ROWS["proposed, confidence gate, α fixed"], 3, dataset="voc2007")
-    assert part_of(settings) == "proposed-confidence-alpha_min0.48-alpha_max0.48"
+    assert part_of(settings) == "proposed-confidence-alpha-fixed"
+
+
+def test_manifests_of_earlier_runs_are_read():
+    limits = {"alpha_min": 0.48, "alpha_max": 0.48}
+    assert settings(3, dataset="voc2007", **limits) == settings(3, dataset="voc2007", alpha="fixed")
+    assert settings(3, dataset="voc2007", alpha_min=0.0, alpha_max=1.0).alpha == "clamped"
+    with pytest.raises(StudyError, match="unknown parameter 'alpha_min'"):
+        settings(3, dataset="voc2007", alpha_min=0.2, alpha_max=0.7)
+
+
+def test_stage_2_as_printed_has_folders_of_its_own():
+    rows = ("proposed", "proposed, stage 2 as printed")
+    for stage in (2, 3):
+        folders = {part_of(settings_of(ROWS[name], stage, dataset="voc2007")) for name in rows}
+        assert len(folders) == 2

@@ -16,7 +16,8 @@ FORMER = {
     "repaired": "proposed, confidence gate, α fixed",
     "repaired, shuffled": "shuffled, confidence gate, α fixed",
     "confidence, folds": "proposed, confidence gate, out-of-fold baseline",
-    "literal, α held": "proposed, literal gate, α fixed",
+    "literal, α held": "proposed, α fixed",
+    "proposed, literal gate, α fixed": "proposed, α fixed",
     "confidence, own loss": "proposed, confidence gate, semantic loss",
     "repaired, text": "proposed, confidence gate, α fixed, text similarity",
     "proposed, logits": "proposed, logits gate",
@@ -58,8 +59,7 @@ def test_a_rows_settings_are_the_terms_of_its_name():
     assert rows.ROWS["proposed, confidence gate, α fixed, 2 channels"] == {
         "variant": "proposed",
         "gate": "confidence",
-        "alpha_min": 0.48,
-        "alpha_max": 0.48,
+        "alpha": "fixed",
         "channels_per_label": 2,
     }
     assert rows.ROWS["baseline, trained longer"] == {"variant": "densenet", "stage": 4}

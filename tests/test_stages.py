@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from attnsem import StudyError, metrics, stages, training
+from attnsem import StudyError, metrics, model, stages, training
 from attnsem.analysis.results import labels_table, parts_table, stages_table
 from attnsem.datasets import scenes
 from attnsem.datasets.prepared import Prepared, prepare
@@ -341,14 +341,23 @@ def test_history_is_written_each_epoch(train, monkeypatch):
     assert seen == [1, 2]
 
 
-def test_a_loss_of_its_own_trains_the_semantic_part_where_alpha_is_1(train):
-    """With α held at 1, ŷ = y′ gives the semantic part no gradient; its own loss does."""
-    held = {"variant": "two_layer_fused", "alpha_min": 1.0, "weight_decay": 0.0}
-    starved, fed = train(3, **held), train(3, **held, semantic_loss=1.0, keep=True)
+def test_a_loss_of_its_own_trains_the_semantic_part_where_alpha_is_1(train, monkeypatch):
+    """With α fixed at 1, ŷ = y′ gives the semantic part no gradient; its own loss does."""
+    monkeypatch.setattr(model, "ALPHA", 1.0)
+    fixed = {"variant": "two_layer_fused", "alpha": "fixed", "weight_decay": 0.0}
+    starved, fed = train(3, **fixed), train(3, **fixed, semantic_loss=1.0, keep=True)
     drawn = stages.network_of(starved.settings, 10).state_dict()["semantic.fc.weight"]
     assert torch.equal(starved.state()["semantic.fc.weight"], drawn)
     assert not torch.equal(fed.state()["semantic.fc.weight"], drawn)
     assert fed.folder != starved.folder and "semantic_loss1" in fed.folder.parts[-3]
+
+
+@pytest.mark.parametrize(
+    ("reading", "stays"), [("clamped", [False, False]), ("warm-up", [True, False]), ("fixed", [True, True])]
+)
+def test_alpha_stays_at_its_start_for_as_long_as_its_reading_says(train, reading, stays):
+    history = train(3, alpha=reading, epochs=2, lr=0.05, weight_decay=0.5).history
+    assert [alpha == pytest.approx(0.48) for alpha in history["alpha"]] == stays
 
 
 def test_folds_need_a_backbone_that_stood_still_and_a_cache(train, own_data):

@@ -61,7 +61,7 @@ class Influence:
         falls, columns, rows = torch.cat(falls).double().numpy(), np.concatenate(columns), np.concatenate(rows)
         effects = adjusted(falls, columns, channels.targets[rows], rows)
         frames = (pd.DataFrame(effect, channels.labels, channels.labels) for effect in effects)
-        return cls(*frames, weight=1 - network.fusion.alpha.item(), is_control=network.variant.shuffled)
+        return cls(*frames, weight=1 - network.fusion.weight.item(), is_control=network.variant.shuffled)
 
     def summary(self, lift: pd.DataFrame) -> dict[str, float]:
         """A row of notebook 10's table: of the logits, then of the agreement with lift, pair-specific and plain."""

@@ -6,37 +6,55 @@ from pathlib import Path
 
 from attnsem import StudyError, paper
 from attnsem.files import rooted
-from attnsem.paper import CONTROLS, GATES, VARIANTS, Settings
+from attnsem.paper import ALPHAS, CONTROLS, GATES, VARIANTS, Settings
 from attnsem.runs import Run, complete_run
 
 BASELINE, LONGER, POOLING = "baseline", "baseline, trained longer", "attention pooling"
 REPAIR = "proposed, confidence gate, α fixed"  # chosen on VOC2007's val: CHOICES.md
 STACKS = ("proposed", "se1_conv4", "se13_conv4", "se5_conv5")
+PATHS = ("no_se", "se_after", "grouped")  # controls of SE and of the paths between labels
+LEARNT = ("literal", "logits", "confidence")  # gates of which every reading of α is a row
 TEXT = {"similarity": "data/text/wordnet.csv", "semantic_loss": 1.0}
 TERMS = {  # what a term of a row's name stands for; any other is a variant. stage: where another than its table's
     BASELINE: {"variant": "densenet", "stage": 1},
     "trained longer": {"stage": 4},
     POOLING: {"variant": "attended"},
     **{f"{gate} gate": {"gate": gate} for gate in GATES},
-    "α fixed": {"alpha_min": paper.ALPHA, "alpha_max": paper.ALPHA},
+    **{f"α {reading}": {"alpha": reading} for reading in ALPHAS},
+    "stage 2 as printed": {"attention_objective": "literal"},
     "semantic loss": {"semantic_loss": 1.0},
     "out-of-fold baseline": {"baseline_folds": 5},
     **{f"{k} channels": {"channels_per_label": k} for k in (2, 4)},
     "text similarity": TEXT,
     "text similarity shuffled": TEXT | {"similarity_seed": 1},
 }
+
+
+def of_gate(variant: str, gate: str, *terms: str) -> str:
+    """A row's name; the literal gate, the paper's, has no term."""
+    return ", ".join([variant, *([f"{gate} gate"] if gate != "literal" else []), *terms])
+
+
 NAMES = {
     "paper": [BASELINE, *(name for name in VARIANTS if name != "densenet")],
     "gates": [f"{name}, {gate} gate" for gate in ("logits", "confidence") for name in ("att", *STACKS)],
+    "readings of α": [
+        *(of_gate("proposed", gate, f"α {name}") for gate in LEARNT for name in ALPHAS[1:] if name != "fixed"),
+        *(f"{POOLING}, α {name}" for name in ALPHAS[1:]),
+        *(f"{name}, α {reading}" for reading in ("warm-up", "fixed") for name in ("att", "se", *STACKS[1:])),
+        *(of_gate("proposed", "literal", "α fixed"), of_gate("proposed", "logits", "α fixed")),
+        *(of_gate("proposed", "literal", "stage 2 as printed", *term) for term in ((), ("α fixed",))),
+    ],
     "controls": [
-        *(POOLING, *(name for name in CONTROLS if name != "attended")),
-        *(f"{name}, α fixed" for name in (POOLING, "two_layer_fused", "se")),
+        *(POOLING, *(name for name in CONTROLS if name not in ("attended", "no_se", "se_after", "grouped"))),
+        "two_layer_fused, α fixed",
+        *(of_gate(name, gate, "α fixed") for gate in ("literal", "confidence") for name in PATHS),
         *(f"{name}, confidence gate, α fixed" for name in ("att", "shuffled")),
         LONGER,
     ],
     "repairs": [
-        *(REPAIR, *(f"proposed, {gate} gate, α fixed" for gate in GATES if gate != "confidence")),
-        *(f"proposed, {gate} gate, semantic loss" for gate in GATES if gate != "logits"),
+        *(REPAIR, *(f"proposed, {gate} gate, α fixed" for gate in ("signed", "pooled"))),
+        *(of_gate("proposed", gate, "semantic loss") for gate in GATES if gate != "logits"),
         "proposed, confidence gate, out-of-fold baseline",
     ],
     "future work": [
@@ -76,7 +94,7 @@ def settings_of(row: dict, stage: int, **parameters: object) -> Settings:
 
 def near(name: str) -> str:
     """ "; did you mean …?" for what is no row's name, or nothing."""
-    renamed = name
+    renamed = re.sub("^(proposed, )?literal( gate)?, ", "proposed, ", name)
     for word, new in FORMER.items():
         renamed = renamed.replace(word, new) if new not in renamed else renamed
     renamed = re.sub(rf"\b({'|'.join(GATES)})\b(?! gate)", r"\1 gate", renamed)

@@ -1,0 +1,70 @@
+"""Random search of a stage's learning rate, epochs and weight decay on val (Bergstra and Bengio 2012).
+
+`python -m attnsem.analysis.search 3 --draws 12 -p dataset voc2007 -p variant se`: the same draws for every row.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from attnsem import NotFiniteError, StudyError, paper, stages
+from attnsem.files import read_json, rooted, write_json
+from attnsem.runs import Run
+
+LR, WEIGHT_DECAY = (1e-3, 1e-1), (1e-5, 1e-2)  # least and greatest
+EPOCHS = (2, 6)
+SPLITS = {"train_split": "train", "test_split": "val"}
+
+
+def draw(number: int) -> dict[str, float | int]:
+    """Log-uniform but for the epochs; the rate drops after half of them, as the paper's after 30 of our 60."""
+    random = np.random.default_rng((number, 5))
+    lr, weight_decay = (float(f"{np.exp(random.uniform(*np.log(limits))):.3g}") for limits in (LR, WEIGHT_DECAY))
+    epochs = int(random.integers(EPOCHS[0], EPOCHS[1] + 1))
+    return {"lr": lr, "weight_decay": weight_decay, "epochs": epochs, "lr_step": -(-epochs // 2)}
+
+
+def search(stage: int, *, draws: int, runs: str | Path = "runs", **parameters: object) -> dict:
+    """Trains a stage on `train` by so many draws, below <runs>/val/draw<k>; the best has the greatest mAP on `val` at
+    its last epoch. 0 draws: the parameters as they are.
+
+    Writes and returns {"lr": …, …, "draws": [{…, "mAP": …, "alpha": …}]}, <runs>/val/<dataset>/<part>/stage<n>.json.
+    The best run becomes <runs>/val's own, the parent of later stages' draws; other checkpoints are deleted. A draw
+    whose loss is not finite has no mAP. Goes on after the last whole draw. StudyError where no draw is finite.
+    """
+    val = rooted(runs) / "val"
+    splits = SPLITS if stage == 1 else {}
+    tried, best, best_run = [], None, None
+    for number in range(draws or 1):
+        changes = draw(number) if draws else {}
+        try:
+            run = stages.train(stage, runs=val / f"draw{number}", parents=val, **(splits | parameters | changes))
+        except NotFiniteError:
+            tried.append(changes | {"mAP": None})
+            continue
+        last = run.history.iloc[-1]
+        mean_ap = {"mAP": read_json(run.folder / "metrics.json")["mAP"]}
+        tried.append(changes | mean_ap | ({"alpha": last["alpha"]} if "alpha" in last else {}))
+        if best is None or tried[-1]["mAP"] > tried[best]["mAP"]:
+            best, best_run, run = number, run, best_run
+        if run:
+            run.checkpoint.unlink(missing_ok=True)
+    if best is None:
+        raise StudyError(f"none of {draws} draws of stage {stage} has a finite loss; give a smaller batch_size or data")
+    target = Run.of(best_run.settings, val)
+    shutil.copytree(best_run.folder, target.folder, dirs_exist_ok=True)
+    choice = {name: tried[best][name] for name in draw(0) if draws} | {"draws": tried}
+    write_json(choice_path(best_run.settings, val.parent), choice)
+    return choice
+
+
+def choice_path(settings: paper.Settings, runs: Path) -> Path:
+    """Of what was chosen for a stage with these settings."""
+    run = Run.of(settings, runs / "val")
+    return run.folder.parents[1] / f"stage{settings.stage}.json"
+
+
+if __name__ == "__main__":
+    description = "Choose a stage's learning rate, epochs and weight decay on val."
+    stages.command_line(search, description, draws=(12, "how many settings to try; 0: those given"))
