@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from attnsem.analysis import tables
+from attnsem.analysis import claims, tables
 from attnsem.analysis.results import PARTS, as_markdown, readings_of
 from attnsem.analysis.rows import BASELINE, LONGER, REPAIR
 from attnsem.files import ROOT, checksum, read_json, rooted, write, write_arrays, write_json, write_table
@@ -23,11 +23,12 @@ Written by `python -m results.record`; none of it is typed. A folder is
 `scores.npz` has ids, labels, targets and the logits of what the stage trains (float16), `metrics.json` the nine
 readings of the full scores and the mAP of each part, `history.csv` an epoch a line, `manifest.json` parameters,
 revision, versions, machine, seconds and checksums. Below `val/` are the runs by which learning rates were chosen,
-without scores. `differences-stage<n>.csv` and `verdicts-stage<n>.csv` are the paired bootstraps of the README's tables.
+without scores, or `stage<n>.json` with every draw of a search. `differences-stage<n>.csv` and `claims-stage<n>.csv` are
+the paired bootstraps of the README's tables, over images and seeds.
 
 mAP in %, not interpolated, difficult ignored, unless named: y′ is the backbone's own classifier, ŷ_att the attention
 with confidence maps, ỹ the semantic part or the control that stands in its place, ŷ the fusion. `baseline` is the
-backbone alone, after stage 1. Δ mAP is in points, with its 95 % bootstrap interval over test images.
+backbone alone, after stage 1. Δ mAP is in points, with its 95 % bootstrap interval over test images and seeds.
 """
 README_ROWS = (  # results/README.md has all
     *(BASELINE, "att", "se", "proposed", "se5_conv5", "proposed, confidence gate", LONGER, *OTHERS[2:], "two_layer"),
@@ -43,7 +44,7 @@ def record(runs: Path, name: str, results: Path = ROOT / "results") -> None:
     Of the scores those of what the stage trains, in float16, and none of runs on val; the manifest then names that
     file's checksum, and keeps the full one's. metrics.json is from the full scores.
     """
-    for path in sorted(runs.rglob("manifest.json")):
+    for path in sorted(set(runs.rglob("manifest.json")) - set(runs.glob("val/draw*/**/manifest.json"))):
         run, target = Run(path.parent), results / name / path.parent.relative_to(runs)
         for file in COPIED:
             write(target / file, lambda partial, source=run.folder / file: shutil.copyfile(source, partial))
@@ -55,10 +56,12 @@ def record(runs: Path, name: str, results: Path = ROOT / "results") -> None:
             manifest["full_scores_sha256"] = manifest["scores_sha256"]
             manifest["scores_sha256"] = checksum(target / "scores.npz")
         write_json(target / "manifest.json", manifest)
+    for path in sorted(runs.glob("val/*/*/stage*.json")):
+        write_json(results / name / path.relative_to(runs), read_json(path))
 
 
 def compare(results: Path = ROOT / "results", name: str | None = None) -> None:
-    """Writes <recorded>/<dataset>/differences-stage<n>.csv, every row vs. those of OTHERS, and verdicts-stage<n>.csv.
+    """Writes <recorded>/<dataset>/differences-stage<n>.csv, every row vs. those of OTHERS, and claims-stage<n>.csv.
 
     The slow part: 1,000 resamples of each score file. name: of what is recorded; None is all.
     """
@@ -67,10 +70,9 @@ def compare(results: Path = ROOT / "results", name: str | None = None) -> None:
             continue
         rows = tables.read_rows(folder, dataset, stage)
         differences = [tables.differences(rows.values(), rows[other]) for other in OTHERS if other in rows]
-        company = tables.company("person", rows[BASELINE])
-        verdicts = tables.verdicts(rows, tables.stated_gain(dataset), company)
         write_table(folder / dataset / f"differences-stage{stage}.csv", pd.concat(differences).round(4))
-        write_table(folder / dataset / f"verdicts-stage{stage}.csv", verdicts.round(4))
+        tested = claims.tested(rows, dataset, stage).round(4)
+        write_table(folder / dataset / f"claims-stage{stage}.csv", tested, index=False)
 
 
 def places(results: Path = ROOT / "results") -> list[tuple[Path, str, int]]:
@@ -95,9 +97,10 @@ def delta(row: pd.Series) -> str:
     return f"{row['Δ mAP']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
 
 
-def verdict_lines(folder: Path, dataset: str, stage: int) -> pd.DataFrame:
-    table = pd.read_csv(folder / dataset / f"verdicts-stage{stage}.csv").query("verdict != 'not run'")
-    return table[["claim", "rows", "verdict"]].assign(**{"Δ mAP (95 % CI)": table.apply(delta, axis=1)})
+def claim_lines(folder: Path, dataset: str, stage: int) -> pd.DataFrame:
+    table = pd.read_csv(folder / dataset / f"claims-stage{stage}.csv").rename(columns={"Δ": "Δ mAP"})
+    columns = {"Δ (95 % CI)": table.apply(delta, axis=1), "p (Holm)": table["p"].map("{:.3f}".format)}
+    return table[["claim", "rows", "seeds", "verdict"]].assign(**columns).replace("nan", "")
 
 
 def channels_and_dependencies(folder: Path, dataset: str, stage: int) -> list[pd.DataFrame]:
@@ -154,7 +157,7 @@ def with_results(text: str) -> str:
     for place in places():
         table = summary(*place)
         table = table[table["row"].isin(README_ROWS)]
-        page = [table, verdict_lines(*place), *channels_and_dependencies(*place)]
+        page = [table, claim_lines(*place), *channels_and_dependencies(*place)]
         parts += [f"### {heading(*place)}\n", *map(as_markdown, page)]
     before, rest = text.split(MARKS[0])
     return before + MARKS[0] + "\n".join(parts) + MARKS[1] + rest.split(MARKS[1])[1]

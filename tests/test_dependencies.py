@@ -44,14 +44,22 @@ def test_the_oracle_does_not_see_the_label_itself():
     assert inputs.tolist() == [[9, 0.5, 0]]
 
 
-def test_gain_by_company_is_measured_on_the_images_with_it_and_without(monkeypatch):
+class Scored(SimpleNamespace):
+    """A row of two labels and one seed."""
+
+    labels, seeds = ("a", "b"), ("seed0",)
+
+    def __init__(self, targets, scores):
+        self.logits, self.of = lambda: [(targets, scores)], lambda seeds: self
+
+
+def test_gain_by_company_is_measured_on_the_images_with_it_and_without():
     """One row knows a where b is present, the other everywhere else nothing better."""
     random = np.random.default_rng(0)
     targets = (random.random((600, 2)) < 0.5).astype(int)
     noise = random.normal(size=(600, 2))
     knows = np.where(targets[:, [1]] == 1, 9.0 * targets, noise)
-    monkeypatch.setattr(dependencies.tables, "logits", lambda files: (targets, files))
-    rows = [SimpleNamespace(labels=["a", "b"], files=(scores,)) for scores in (knows, noise)]
+    rows = [Scored(targets, scores) for scores in (knows, noise)]
     gains = dependencies.gains_by_company(*rows, pd.Series({"a": "b"})).set_index(["label", "with"])
     assert gains.loc[("a", True), "low"] > 30 and gains.loc[("a", False), "Δ AP"] == 0
     targets[targets[:, 1] == 0, 0] = 0

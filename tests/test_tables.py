@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from attnsem import StudyError
-from attnsem.analysis import published, statistics, tables
+from attnsem.analysis import published, tables
 from attnsem.analysis.rows import ROWS, settings_of
 from attnsem.files import checksum, write_arrays, write_json
 from attnsem.runs import NAMED, Run
@@ -92,9 +93,9 @@ def test_an_interrupted_run_is_no_row(runs, tmp_path):
 def test_a_difference_has_the_interval_of_paired_resamples(rows):
     delta = tables.difference(rows["proposed"], rows["baseline"])
     assert delta["Δ mAP"] == pytest.approx(rows["proposed"].ap()["mAP"].mean() - rows["baseline"].ap()["mAP"].mean())
-    assert delta["low"] < delta["Δ mAP"] < delta["high"] and delta["sign flips"] == 0
+    assert delta["low"] < delta["Δ mAP"] < delta["high"]
     same = tables.difference(rows["proposed"], rows["proposed"])
-    assert same["Δ mAP"] == same["low"] == same["high"] == same["sd of seeds"] == 0
+    assert same["Δ mAP"] == same["low"] == same["high"] == same["sd of seeds"] == 0 and same["seeds"] == 2
     turned = tables.difference(rows["baseline"], rows["proposed"])
     assert (turned["low"], turned["high"]) == pytest.approx((-delta["high"], -delta["low"]))
 
@@ -105,48 +106,10 @@ def test_a_difference_over_some_labels(rows):
     assert delta["Δ mAP"] == pytest.approx(ours["bottle"] - theirs["bottle"])
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "claim", "size", "word"),
-    [
-        (0.2, 0.9, "gains", 0.5, "supported"),
-        (0.1, 0.4, "gains", 0.5, "contradicted"),
-        (-0.1, 0.6, "gains", 0.5, "inconclusive"),
-        (0.0, 0.0, "gains", 0.5, "not testable"),
-        (-0.4, -0.1, "loses", 0, "supported"),
-        (0.0, 0.0, "loses", 0, "not testable"),
-        (0.0, 0.1, "loses", 0, "contradicted"),
-        (-0.1, 0.0, "gains", 0.5, "contradicted"),
-        (0.0, 0.0, "little", 0, "not testable"),
-        (0.0, 0.0, "no gain", 0, "not testable"),
-        (-0.4, 0.1, "loses", 0, "inconclusive"),
-        (-0.1, 0.1, "little", 0, "supported"),
-        (0.3, 0.9, "little", 0, "contradicted"),
-        (-0.1, 0.9, "little", 0, "inconclusive"),
-        (-2.0, 0.1, "no gain", 0, "supported"),
-        (0.3, 0.4, "no gain", 0, "contradicted"),
-        (-0.3, 0.4, "no gain", 0, "inconclusive"),
-    ],
-)
-def test_verdicts_follow_from_the_interval(low, high, claim, size, word):
-    assert statistics.verdict(low, high, claim, size) == word
-
-
-def test_verdicts_name_what_has_not_been_run(rows):
-    table = tables.verdicts(rows, 0.5, tables.company("person", rows["baseline"]))
-    assert list(table["verdict"]) == ["not run", "supported", "supported", "not run", "supported"]
-    assert table.index[-1].endswith("(bottle)")
-    assert list(tables.verdicts(rows, 0.5, [])["verdict"]) == ["not run", "supported", "supported", "not run"]
-
-
-def test_a_row_that_is_its_baseline_to_the_last_digit_tests_no_claim(rows):
-    same = rows | {"proposed": rows["baseline"]}
-    assert tables.verdicts(same, 0.5).loc["the whole gains 0.5", "verdict"] == "not testable"
-
-
 def test_differences_name_both_rows(rows):
     table = tables.differences(rows.values(), rows["baseline"])
     assert table.index.name == "row" and set(table["vs."]) == {"baseline"} and "baseline" not in table.index
-    assert list(table.columns) == ["Δ mAP", "low", "high", "sign flips", "sd of seeds", "vs."]
+    assert list(table.columns) == ["Δ mAP", "low", "high", "sd of seeds", "seeds", "vs."]
     nothing = tables.differences([rows["baseline"]], rows["baseline"])
     assert nothing.empty and nothing.drop(columns="vs.").dtypes.eq("float64").all()
 
@@ -157,11 +120,26 @@ def test_the_backbone_is_named_beside_a_table(rows):
     assert tables.backbone({"proposed": rows["proposed"]}, 3) == "densenet_small, 64 pixels"
 
 
-def test_the_average_of_two_baselines_is_of_their_logits(rows, tmp_path):
-    (targets, one), (_, two) = (leave(tmp_path, "baseline", seed, 1.0, stage=1) for seed in (0, 1))
-    counted = targets[:, 2] >= 0
-    expected = 100 * average_precision_score(targets[counted, 2], (one + two)[counted, 2])
-    assert rows[tables.AVERAGED].ap()["sky"].tolist() == pytest.approx([expected, expected])
+def test_rows_made_of_other_rows_scores_are_weighted_as_eq_9(runs, tmp_path):
+    shutil.copytree(runs, tmp_path, dirs_exist_ok=True)
+    y = [leave(tmp_path, "baseline", seed, 1.0, stage=1)[1] for seed in (0, 1)]
+    att = [leave(tmp_path, "attention pooling", seed, 1.5, stage=2)[1] for seed in (0, 1)]
+    rows = tables.read_rows(tmp_path, "scenes", 3)
+    two, three = (rows[name].logits() for name in tables.FUSED)
+    assert two[0][1] == pytest.approx(0.48 * y[0] + 0.52 * y[1], abs=1e-6)
+    assert two[1][1] == pytest.approx(0.48 * y[1] + 0.52 * y[0], abs=1e-6)
+    assert three[1][1] == pytest.approx(0.48 * y[1] + 0.26 * att[0] + 0.26 * att[1], abs=1e-6)
+    assert not tables.read_rows(runs, "scenes", 3)["baseline and two ŷ_att, α fixed"].files
+
+
+def test_draws_of_a_search_are_read_by_row(runs, tmp_path):
+    shutil.copytree(runs, tmp_path, dirs_exist_ok=True)
+    draws = [{"lr": 0.1, "mAP": 80.0}, {"lr": 0.2, "mAP": None}, {"lr": 0.3, "mAP": 82.0, "alpha": 1.0}]
+    write_json(tmp_path / "val/scenes/proposed/stage3.json", {"lr": 0.3, "draws": draws})
+    table = tables.draws(tmp_path, "scenes", 3)
+    assert set(table.index) == {"proposed"} and table["lr"].tolist() == [0.1, 0.2, 0.3]
+    assert tables.best_so_far(table).loc["proposed"].tolist() == [80.0, 80.0, 82.0]
+    assert tables.draws(runs, "scenes", 3).empty
 
 
 def test_selection_shows_the_bias_of_picking_the_epoch_on_test(runs, tmp_path):
@@ -193,9 +171,9 @@ def test_differences_are_written_and_shown(runs, tmp_path):
     record.compare(tmp_path)
     deltas = record.summary(tmp_path / "here", "scenes", 3).set_index("row")["Δ mAP vs. baseline (95 % CI)"]
     assert deltas["proposed"].startswith("+") and deltas["se"].startswith("-") and deltas["baseline"] == ""
-    lines = record.verdict_lines(tmp_path / "here", "scenes", 3)
-    assert list(lines["verdict"]) == ["supported", "supported", "supported"]
-    for name in ("differences", "verdicts"):
+    lines = record.claim_lines(tmp_path / "here", "scenes", 3).set_index("claim")
+    assert lines.loc["SE and convolutions without attention hurt", "verdict"] == "supported"
+    for name in ("differences", "claims"):
         written = (tmp_path / f"here/scenes/{name}-stage3.csv").read_text()
         assert all(len(digits) <= 4 for digits in re.findall(r"\d+\.(\d+)", written))
 

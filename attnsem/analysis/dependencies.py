@@ -12,8 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from attnsem import metrics, stages
-from attnsem.analysis import tables
-from attnsem.analysis.statistics import bootstrap, interval
+from attnsem.analysis.statistics import bootstrap, interval, two_way
 from attnsem.analysis.tables import Row
 from attnsem.datasets.prepared import Prepared
 from attnsem.engine import launched, memory_given_back
@@ -55,11 +54,13 @@ def usual_company(phi: pd.DataFrame) -> pd.Series:
 def gains_by_company(row: Row, other: Row, company: pd.Series) -> pd.DataFrame:
     """Δ AP of a row vs. another (points), of each label on test images with and without its company.
 
-    Means over seeds; low and high: 95 % bootstrap interval over those images, the same for both rows. The mean over
-    labels takes the labels' resamples as independent; labels with fewer than FEWEST positives on one side, where an AP
-    says nothing, are left out of both.
+    Means over the seeds that both have; low and high: 95 % bootstrap interval over those images and the seeds. The mean
+    over labels takes the labels' resamples as independent; labels with fewer than FEWEST positives on one side, where
+    an AP says nothing, are left out of both.
     """
-    table, resamples, targets = [], {True: [], False: []}, tables.logits(row.files[0])[0]
+    seeds = {*row.seeds} & {*other.seeds}
+    row, other = row.of(seeds), other.of(seeds)
+    table, resamples, targets = [], {True: [], False: []}, row.logits()[0][0]
     for label, companion in company.items():
         column, beside = row.labels.index(label), row.labels.index(companion)
         positives = {side: ((targets[:, column] == 1) & (targets[:, beside] == int(side))).sum() for side in resamples}
@@ -67,8 +68,9 @@ def gains_by_company(row: Row, other: Row, company: pd.Series) -> pd.DataFrame:
             table.append([label, companion, side, count, np.nan, np.nan, np.nan])
             if min(positives.values()) >= FEWEST:
                 ours, theirs = (resampled_ap(part, column, beside, side) for part in (row, other))
-                resamples[side].append(ours - theirs)
-                table[-1][4:] = with_interval(ours - theirs)
+                delta = ours - theirs
+                resamples[side].append(np.append(delta[:, 0].mean(), two_way(delta[:, 1:])))
+                table[-1][4:] = with_interval(resamples[side][-1])
     for side, parts in resamples.items():
         if parts:
             table.append(["mean of labels", "", side, np.nan, *with_interval(np.nanmean(parts, axis=0))])
@@ -76,14 +78,13 @@ def gains_by_company(row: Row, other: Row, company: pd.Series) -> pd.DataFrame:
 
 
 def resampled_ap(row: Row, column: int, beside: int, present: bool) -> np.ndarray:
-    """(1 + resamples,) AP (%) of a label on the images with or without another, mean over seeds: first as measured."""
+    """(seeds, 1 + resamples) AP (%) of a label on the images with or without another: first as measured."""
     ap = []
-    for files in row.files:
-        targets, logits = tables.logits(files)
+    for targets, logits in row.logits():
         images = targets[:, beside] == int(present)
         own = targets[images][:, [column]], logits[images][:, [column]]
         ap.append(np.append(metrics.average_precision(*own), bootstrap(*own)))
-    return 100 * np.mean(ap, axis=0)
+    return 100 * np.stack(ap)
 
 
 def with_interval(values: np.ndarray) -> tuple[float, float, float]:

@@ -111,13 +111,21 @@ def _places(values: Sequence, i: int = 0, count: int = 1, spread: float = 0) -> 
 
 @styled
 def differences(
-    table: pd.DataFrame, title: str, published: pd.Series | None = None, *, other: str = "baseline"
+    table: pd.DataFrame,
+    title: str,
+    published: pd.Series | None = None,
+    *,
+    seeds: pd.DataFrame | None = None,
+    other: str = "baseline",
 ) -> Figure:
-    """Δ mAP of rows to another one with their 95 % bootstrap intervals, and hollow marks for the paper's.
+    """Δ mAP of rows to another one with their 95 % bootstrap intervals, a dot a seed, and hollow marks for the paper's.
 
-    table: rows are what is compared, columns Δ mAP, low and high, in points; published: points by the same names.
+    table: rows are what is compared, columns Δ mAP, low and high, in points; seeds: points of each seed, a column a
+    seed; published: points by the same names.
     """
     figure, ax = _intervals({"ours": table})
+    for i, (_, values) in enumerate([] if seeds is None else seeds.reindex(table.index).items()):
+        ax.plot(values, np.arange(len(table)) + 0.28, ".", markersize=3, color="dimgrey", label=None if i else "a seed")
     if published is not None:
         ax.plot(published.reindex(table.index), range(len(table)), MARKERS[2], markersize=6, color=COLOURS[3],
                 fillstyle="none", label="the paper's")  # fmt: skip
@@ -131,6 +139,19 @@ def gains(tables: dict[str, pd.DataFrame], title: str, xlabel: str) -> Figure:
     figure, ax = _intervals(tables)
     ax.set_xlabel(xlabel)
     return _titled(figure, title)
+
+
+@styled
+def search(table: pd.DataFrame, title: str) -> Figure:
+    """Best mAP on val (%) of the first 1, 2, … draws of a search: a line a row. table: of tables.best_so_far."""
+    figure, [[ax]] = subplots(1, 1, 2.6 + 0.13 * len(table), title)
+    for i, (name, best) in enumerate(table.iterrows()):
+        style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "markersize": 3}
+        ax.plot(best.index, best, drawstyle="steps-post", linewidth=0.8, label=name, **style)
+    ax.set(xlabel="draws of learning rate, epochs and weight decay", ylabel="best mAP on val (%)")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(loc="outside lower center", ncols=2, fontsize=FONT - 2)
+    return figure
 
 
 def _intervals(tables: dict[str, pd.DataFrame]) -> tuple[Figure, Axes]:

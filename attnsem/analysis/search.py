@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from attnsem import NotFiniteError, StudyError, paper, stages
+from attnsem import NotFiniteError, StudyError, stages
 from attnsem.files import read_json, rooted, write_json
-from attnsem.runs import Run
+from attnsem.runs import Run, choice_path
 
 LR, WEIGHT_DECAY = (1e-3, 1e-1), (1e-5, 1e-2)  # least and greatest
 EPOCHS = (2, 6)
@@ -57,12 +57,6 @@ def search(stage: int, *, draws: int, runs: str | Path = "runs", **parameters: o
     choice = {name: tried[best][name] for name in draw(0) if draws} | {"draws": tried}
     write_json(choice_path(best_run.settings, val.parent), choice)
     return choice
-
-
-def choice_path(settings: paper.Settings, runs: Path) -> Path:
-    """Of what was chosen for a stage with these settings."""
-    run = Run.of(settings, runs / "val")
-    return run.folder.parents[1] / f"stage{settings.stage}.json"
 
 
 if __name__ == "__main__":

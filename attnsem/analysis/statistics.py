@@ -1,13 +1,16 @@
-"""Statistics of differences: the bootstrap over test images, 95 % intervals, and what they say of a claim."""
+"""Statistics of differences: the bootstrap over test images and training seeds, 95 % intervals, tests of claims."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtr, stdtrit
 
 from attnsem.metrics import check_reading, mean_precision, rank, roles, thresholds
 
-LITTLE = 0.25  # points of mAP; half of what the paper claims on VOC2007
+LITTLE = 0.25  # points of mAP within which two rows are equivalent; half of what the paper claims on VOC2007
+LEVEL = 0.05
 
 
 def bootstrap(
@@ -44,33 +47,83 @@ def bootstrap(
         return np.stack(list(pool.map(ap_of, range(labels))), axis=1)
 
 
+def two_way(resamples: np.ndarray, seed: int = 1) -> np.ndarray:
+    """Means over training seeds, images and seeds both drawn with replacement (Owen 2007): (S, R, …) -> (R, …).
+
+    resamples: of each seed the value in each draw of the images. What differs between seeds is stretched by
+    √(S / (S − 1)): S of S seeds drawn with replacement vary less than S new ones. The interval of one seed is of
+    images alone.
+    """
+    seeds, draws = resamples.shape[:2]
+    mean = resamples.mean(axis=0)
+    if seeds == 1:
+        return mean
+    drawn = np.random.default_rng(seed).integers(0, seeds, (draws, seeds))
+    of_drawn = resamples[drawn, np.arange(draws)[:, None]].mean(axis=1)
+    return mean + (of_drawn - mean) * np.sqrt(seeds / (seeds - 1))
+
+
 def interval(resamples: np.ndarray) -> np.ndarray:
     """Bounds of the 95 % bootstrap interval; nan where there are no resamples but nan."""
     return np.nanquantile(resamples, (0.025, 0.975))
 
 
-def paired_difference(ours: pd.Series, theirs: pd.Series, resamples: np.ndarray) -> dict[str, float]:
-    """Δ mAP of two rows, mean over seeds, its 95 % bootstrap interval, and its standard deviation over seeds.
+@dataclass(frozen=True)
+class Estimate:
+    """A value, its bootstrap standard error over images and seeds, and Satterthwaite's degrees of freedom."""
 
-    ours, theirs: mAP by seed, of the same seeds; resamples: of the difference of their means, on the same draws of
-    the test images. sign flips: the share of resamples that have another sign.
+    value: float
+    error: float
+    freedom: float
+
+    @classmethod
+    def of(cls, value: float, resamples: np.ndarray, of_images: np.ndarray, seeds: int) -> "Estimate":
+        """resamples: (R,) of two_way; of_images: (R,) with the seeds as they are. One seed: of images alone."""
+        whole, images = np.nanvar(resamples, ddof=1), np.nanvar(of_images, ddof=1)
+        of_seeds = max(whole - images, 0)
+        freedom = (seeds - 1) * (whole / of_seeds) ** 2 if of_seeds else np.inf
+        return cls(value, float(np.sqrt(whole)), float(min(freedom, 1e6)))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 %, by Student's t."""
+        reach = stdtrit(self.freedom, 0.975) * self.error
+        return self.value - reach, self.value + reach
+
+    def p_below(self, bound: float) -> float:
+        """One-sided p value against the truth being at most `bound`."""
+        return float(stdtr(self.freedom, (bound - self.value) / self.error))
+
+    def p_above(self, bound: float) -> float:
+        return 1 - self.p_below(bound)
+
+
+def p_values(estimate: Estimate, claim: str, size: float = 0.0) -> tuple[float, float]:
+    """One-sided p values against a claim on a difference being wrong, and against its being right; nan without error.
+
+    claim: "gains" size or more, "loses", "little" (within LITTLE of 0: two one-sided tests), "no gain" (below LITTLE).
+    "gains" is supported by a gain at all, and contradicted by one below `size`.
     """
-    mean, (low, high) = ours.mean() - theirs.mean(), interval(resamples)
-    flips = float((np.sign(resamples) != np.sign(mean)).mean())
-    return {"Δ mAP": mean, "low": low, "high": high, "sign flips": flips, "sd of seeds": (ours - theirs).std()}
-
-
-def verdict(low: float, high: float, claim: str, size: float = 0.0) -> str:
-    """On a claim, by the interval alone; not testable where it is 0 to 0, as of a row whose α ran to 1.
-
-    claim: "gains" size points or more, "loses" (below 0), "little" (within LITTLE of 0), "no gain" (at most LITTLE).
-    """
-    if low == high == 0:
-        return "not testable"
-    is_supported, is_contradicted = {
-        "gains": (low > 0 and high >= size, high < size or high <= 0),
-        "loses": (high < 0, low >= 0),
-        "little": (low >= -LITTLE and high <= LITTLE, low > LITTLE or high < -LITTLE),
-        "no gain": (high <= LITTLE, low > LITTLE),
+    if not estimate.error:
+        return np.nan, np.nan
+    below, above = estimate.p_below, estimate.p_above
+    return {
+        "gains": (below(0), above(size)),
+        "loses": (above(0), below(0)),
+        "little": (max(above(LITTLE), below(-LITTLE)), min(below(LITTLE), above(-LITTLE))),
+        "no gain": (above(LITTLE), below(LITTLE)),
     }[claim]
-    return "supported" if is_supported else "contradicted" if is_contradicted else "inconclusive"
+
+
+def holm(p: pd.Series) -> pd.Series:
+    """p values adjusted for a family of tests (Holm 1979); nan is no test."""
+    ordered = p.dropna().sort_values()
+    steps = ordered * np.arange(len(ordered), 0, -1)
+    return steps.cummax().clip(upper=1).reindex(p.index)
+
+
+def verdict(wrong: float, right: float) -> str:
+    """On a claim, by the adjusted p values that it is wrong and that it is right; nan: there was nothing to test."""
+    if np.isnan(wrong):
+        return "not testable"
+    return "contradicted" if right < LEVEL else "supported" if wrong < LEVEL else "inconclusive"

@@ -1,6 +1,6 @@
-"""Rows of the tables from score files: mean and spread over seeds, differences between rows, verdicts on claims."""
+"""Rows of the tables from score files: mean and spread over seeds, differences between rows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -9,23 +9,31 @@ import numpy as np
 import pandas as pd
 
 from attnsem import StudyError, metrics
-from attnsem.analysis.rows import BASELINE, GROUPS, LONGER, settings_of, stages_of
-from attnsem.analysis.statistics import bootstrap, paired_difference, verdict
-from attnsem.files import rooted
-from attnsem.runs import Run, command
+from attnsem.analysis import statistics
+from attnsem.analysis.rows import BASELINE, GROUPS, POOLING, ROWS, settings_of, stages_of
+from attnsem.files import read_json, rooted
+from attnsem.paper import ALPHA
+from attnsem.runs import Run, choice_path, command
 
-AVERAGED = "two baselines averaged"
-DIFFERENCE = ["Δ mAP", "low", "high", "sign flips", "sd of seeds"]
+DIFFERENCE = ["Δ mAP", "low", "high", "sd of seeds", "seeds"]
+FUSED = {  # rows made of other rows' score files: of which row's seed s, or the next one, and the weight in ŷ
+    "two baselines, α fixed": [(BASELINE, 0, ALPHA), (BASELINE, 1, 1 - ALPHA)],
+    "baseline and two ŷ_att, α fixed": [(BASELINE, 0, ALPHA), *((POOLING, s, (1 - ALPHA) / 2) for s in (0, 1))],
+}
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: the score files of its seeds, the same test images in each. Several files are averaged."""
+    """A row of a table: the score files of its seeds, the same test images in each.
+
+    Of several files the logits are added by `weights`.
+    """
 
     group: str
     name: str
     command: str
     files: tuple[tuple[Path, ...], ...] = ()
+    weights: tuple[float, ...] = (1.0,)
 
     @property
     def labels(self) -> list[str]:
@@ -39,19 +47,23 @@ class Row:
         pairs = zip(self.seeds, self.files, strict=True)
         return replace(self, files=tuple(files for seed, files in pairs if seed in seeds))
 
+    def logits(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Targets and logits (images, C) of each seed."""
+        return [logits(files, self.weights) for files in self.files]
+
     def ap(self) -> pd.DataFrame:
         """AP (%) not interpolated, difficult ignored: a row a seed, columns the labels and mAP."""
-        table = pd.DataFrame([100 * metrics.average_precision(*logits(files)) for files in self.files], self.seeds)
+        table = pd.DataFrame([100 * metrics.average_precision(*part) for part in self.logits()], self.seeds)
         table.columns = self.labels
         return table.assign(mAP=table.mean(axis=1))
 
     def readings(self) -> pd.DataFrame:
         """metrics.readings of the first seed."""
-        return metrics.readings(*logits(self.files[0]), self.labels)
+        return metrics.readings(*logits(self.files[0], self.weights), self.labels)
 
     def resamples(self) -> np.ndarray:
-        """(resamples, C) AP (%), mean over the seeds; the same draws of test images for every row."""
-        return np.mean([resampled_ap(files) for files in self.files], axis=0)
+        """(seeds, resamples, C) AP (%); the same draws of test images for every row."""
+        return np.stack([resampled_ap(files, self.weights) for files in self.files])
 
 
 @cache
@@ -59,15 +71,16 @@ def read_scores(path: Path) -> dict[str, np.ndarray]:
     return Run(path.parent).scores()
 
 
-def logits(files: tuple[Path, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Targets and logits (images, C) of a seed, the mean where it has several files."""
+def logits(files: tuple[Path, ...], weights: tuple[float, ...] = (1.0,)) -> tuple[np.ndarray, np.ndarray]:
+    """Targets and logits (images, C) of a seed's files, added by their weights."""
     arrays = [read_scores(path) for path in files]
-    return arrays[0]["targets"], np.mean([scores["scores"].astype(np.float32) for scores in arrays], axis=0)
+    parts = [scores["scores"].astype(np.float32) for scores in arrays]
+    return arrays[0]["targets"], sum(weight * part for weight, part in zip(weights, parts, strict=True))
 
 
 @cache
-def resampled_ap(files: tuple[Path, ...]) -> np.ndarray:
-    return 100 * bootstrap(*logits(files))
+def resampled_ap(files: tuple[Path, ...], weights: tuple[float, ...]) -> np.ndarray:
+    return 100 * statistics.bootstrap(*logits(files, weights))
 
 
 def read_rows(runs: str | Path, dataset: str, stage: int) -> dict[str, Row]:
@@ -88,10 +101,21 @@ def read_rows(runs: str | Path, dataset: str, stage: int) -> dict[str, Row]:
             f"{folder} has no complete run of {dataset} up to stage {stage}; name a folder that has by -p runs, or run "
             "a grid (README.md)"
         )
-    baselines = [path for (path,) in rows[BASELINE].files]
-    pairs = tuple(zip(baselines, baselines[1:] + baselines[:1], strict=True)) if len(baselines) > 1 else ()
-    rows[AVERAGED] = Row("controls", AVERAGED, rows[BASELINE].command, pairs)
+    rows |= {name: fused(name, folder, dataset, rows[BASELINE].command) for name in FUSED}
     return dict(sorted(rows.items(), key=lambda item: list(GROUPS).index(item[1].group)))
+
+
+def fused(name: str, folder: Path, dataset: str, baseline_command: str) -> Row:
+    """A row of FUSED, of ŷ_att as stage 2 leaves it; without files where there are not two seeds of each part."""
+    terms, columns = FUSED[name], []
+    for part, offset, _ in terms:
+        stage = Run.of(settings_of(ROWS[part], 1 if part == BASELINE else 2, dataset=dataset), folder).folder
+        paths = {p.parents[1].name: p for p in sorted(stage.parents[1].glob(f"seed*/{stage.name}/scores.npz"))}
+        following = dict(zip(paths, [*list(paths)[offset:], *list(paths)[:offset]], strict=True))
+        columns.append({seed: paths[other] for seed, other in following.items() if len(paths) > 1})
+    seeds = sorted(set.intersection(*(set(column) for column in columns)))
+    files = tuple(tuple(column[seed] for column in columns) for seed in seeds)
+    return Row("controls", name, baseline_command, files, tuple(weight for *_, weight in terms))
 
 
 def seeds(rows: dict[str, Row]) -> list[str]:
@@ -124,13 +148,25 @@ def by_label(rows: Iterable[Row]) -> pd.DataFrame:
 
 
 def difference(row: Row, other: Row, labels: Sequence[str] | None = None) -> dict[str, float]:
-    """statistics.paired_difference of two rows, over the seeds that both have: of mAP, or of some labels' mean AP."""
+    """Δ of mAP, or of some labels' mean AP, over the seeds that both have: mean, 95 % interval over images and seeds,
+    standard deviation over seeds, and their number."""
+    places = [row.labels.index(label) for label in (row.labels if labels is None else labels)]
+    estimate, by_seed = estimated(row, other, lambda delta: np.nanmean(delta[..., places], axis=-1))
+    low, high = estimate.interval
+    spread = {"sd of seeds": by_seed.std(ddof=1) if len(by_seed) > 1 else np.nan, "seeds": len(by_seed)}
+    return {"Δ mAP": estimate.value, "low": low, "high": high} | spread
+
+
+def estimated(
+    row: Row, other: Row, statistic: Callable[[np.ndarray], np.ndarray]
+) -> tuple[statistics.Estimate, np.ndarray]:
+    """A statistic of the labels' Δ AP (…, C) -> (…): its estimate, and its values by seed."""
     seeds = {*row.seeds} & {*other.seeds}
     row, other = row.of(seeds), other.of(seeds)
-    columns = slice(None) if labels is None else [row.labels.index(label) for label in labels]
-    ours, theirs = (side.ap().drop(columns="mAP").iloc[:, columns].mean(axis=1) for side in (row, other))
-    resamples = [np.nanmean(side.resamples()[:, columns], axis=1) for side in (row, other)]
-    return paired_difference(ours, theirs, resamples[0] - resamples[1])
+    delta = (row.ap() - other.ap()).drop(columns="mAP").to_numpy()
+    resamples = row.resamples() - other.resamples()
+    drawn = [statistic(part) for part in (statistics.two_way(resamples), resamples.mean(axis=0))]
+    return statistics.Estimate.of(float(statistic(delta.mean(axis=0))), *drawn, len(seeds)), statistic(delta)
 
 
 def differences(rows: Iterable[Row], other: Row) -> pd.DataFrame:
@@ -138,34 +174,6 @@ def differences(rows: Iterable[Row], other: Row) -> pd.DataFrame:
     table = {row.name: difference(row, other) for row in rows if {*row.seeds} & {*other.seeds} and row != other}
     table = pd.DataFrame.from_dict(table, orient="index", columns=DIFFERENCE, dtype=float)
     return table.assign(**{"vs.": other.name}).rename_axis("row")
-
-
-def verdicts(rows: dict[str, Row], size: float, company: Sequence[str] = ()) -> pd.DataFrame:
-    """The paper's claims on what has been run. size: the gain it states; company: labels often seen with person."""
-    longer = LONGER if LONGER in rows else BASELINE
-    claims = [
-        ("attention alone changes little", "att", BASELINE, "little", 0, None),
-        ("SE and convs without attention hurt", "se", BASELINE, "loses", 0, None),
-        (f"the whole gains {size}", "proposed", BASELINE, "gains", size, None),
-        ("deeper stacking does not help", "se5_conv5", "proposed", "no gain", 0, None),
-        (f"the whole gains {size} over the baseline trained as long", "proposed", LONGER, "gains", size, None),
-        (f"labels that often come with person gain ({', '.join(company)})", "proposed", longer, "gains", 0, company),
-    ]
-    table = {}
-    for claim, name, other, kind, least, labels in claims:
-        if other not in rows or (labels is not None and not labels):
-            continue
-        table[claim] = {"rows": f"{name} vs. {other}", "verdict": "not run"}
-        if {*rows[name].seeds} & {*rows[other].seeds}:
-            delta = difference(rows[name], rows[other], labels)
-            table[claim] |= delta | {"verdict": verdict(delta["low"], delta["high"], kind, least)}
-    table = pd.DataFrame.from_dict(table, orient="index").reindex(columns=["rows", "verdict", *DIFFERENCE])
-    return table.rename_axis("claim").astype(dict.fromkeys(DIFFERENCE, float))
-
-
-def stated_gain(dataset: str) -> float:
-    """Points of mAP that the paper's text states for the whole method over DenseNet; on other data as on VOC2007."""
-    return 0.8 if dataset.startswith("mirflickr") else 0.5
 
 
 def company(label: str, row: Row, share: float = 0.5) -> list[str]:
@@ -176,6 +184,30 @@ def company(label: str, row: Row, share: float = 0.5) -> list[str]:
     return [other for other in row.labels if other != label and present[label][present[other]].mean() > share]
 
 
+def seed_differences(rows: Iterable[Row], other: Row) -> pd.DataFrame:
+    """Δ mAP (points) of each seed: a row a row that has been run."""
+    ours = {row.name: row.ap()["mAP"] - other.ap()["mAP"] for row in rows if row.files and row != other}
+    return pd.DataFrame.from_dict(ours, orient="index")
+
+
+def draws(runs: str | Path, dataset: str, stage: int) -> pd.DataFrame:
+    """What a search on val has tried (analysis/search.py): a line a draw, by row; lr, epochs, weight_decay, mAP and,
+    where there is one, α at the end."""
+    parts = []
+    for name, row in ROWS.items():
+        if stage in stages_of(row, stage):
+            path = choice_path(settings_of(row, stage, dataset=dataset), rooted(runs))
+            parts += [pd.DataFrame(read_json(path)["draws"]).assign(row=name)] if path.exists() else []
+    return pd.concat(parts).set_index("row") if parts else pd.DataFrame()
+
+
+def best_so_far(table: pd.DataFrame) -> pd.DataFrame:
+    """mAP (%) on val of the best of the first 1, 2, … draws: a row a row of `draws`."""
+    by_row = table["mAP"].astype(float).groupby(level=0, sort=False)
+    best = {name: part.cummax().ffill().to_numpy() for name, part in by_row}
+    return pd.DataFrame.from_dict(best, orient="index").rename(columns=lambda place: place + 1)
+
+
 def selection(runs: str | Path, dataset: str, stage: int) -> pd.DataFrame:
     """mAP (%) of the first seed on test at the last epoch, at the epoch that val picks, and at the one that test picks.
 
@@ -183,7 +215,7 @@ def selection(runs: str | Path, dataset: str, stage: int) -> pd.DataFrame:
     """
     table, folder = {}, rooted(runs)
     for row in read_rows(runs, dataset, stage).values():
-        if not row.files or row.name == AVERAGED:
+        if not row.files or row.name in FUSED:
             continue
         test = Run(row.files[0][0].parent)
         place = test.folder.relative_to(folder)

@@ -1,0 +1,115 @@
+"""What the paper claims, what it prints for it, and tests of it on runs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from attnsem.analysis import published, statistics, tables
+from attnsem.analysis.rows import BASELINE, LONGER
+from attnsem.analysis.tables import Row
+
+READINGS = ("", ", α warm-up", ", α fixed", ", α sigmoid", ", α unbounded")  # of the rows that a claim is tested on
+TABLES = ("diningtable", "pottedplant", "tvmonitor")  # section 3.2: table and plant, table and tv
+PAIRS = (  # section 3.3
+    *(("female", "indoor"), ("food", "indoor"), ("animals", "indoor"), ("sky", "structures")),
+    *(("sunset", "structures"), ("transport", "structures"), ("river", "sky"), ("clouds", "sky")),
+)
+COLUMNS = ["claim", "rows", "printed", "from its cells", "Δ", "low", "high", "seeds", "p", "verdict"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement on Δ AP of a row vs. another.
+
+    kind, size: of statistics.p_values; labels: whose mean AP it is about, all without; most: that more than half of the
+    labels gain.
+    """
+
+    text: str
+    row: str
+    other: str = BASELINE
+    kind: str = "gains"
+    size: float = 0.0
+    labels: tuple[str, ...] = ()
+    most: bool = False
+
+    def statistic(self, labels: list[str]) -> Callable[[np.ndarray], np.ndarray]:
+        """Of the labels' Δ AP (…, C): its mean, or by how many more than half of the labels gain."""
+        if self.most:
+            return lambda delta: (delta > 0).sum(axis=-1) - delta.shape[-1] / 2
+        places = [labels.index(label) for label in self.labels or labels]
+        return lambda delta: np.nanmean(delta[..., places], axis=-1)
+
+    def printed(self, dataset: str) -> float:
+        """Δ mAP (points) as Tables 3 and 4 print it; nan where they do not."""
+        rows = pd.concat([published.table(number) for number in ("3", "4")]).rename(index=published.NAMES)
+        rows = rows.groupby(level=0).first()
+        if dataset not in rows or self.labels or self.most or not {self.row, self.other} <= {*rows.index}:
+            return np.nan
+        return rows.loc[self.row, dataset] - rows.loc[self.other, dataset]
+
+    def of_cells(self, dataset: str) -> float:
+        """What the cells of Tables 1 and 2 give for the claim; nan where they do not, or some are missing."""
+        if dataset not in CELLS or (self.row, self.other) != ("proposed", BASELINE):
+            return np.nan
+        cells = published.table(CELLS[dataset]).drop(columns="mAP")
+        delta = (cells.loc["Proposed"] - cells.loc["DenseNet"])[[*(self.labels or cells.columns)]]
+        statistic = replace(self, labels=()).statistic([*delta.index])
+        return np.nan if delta.isna().any() else float(statistic(delta.to_numpy()))
+
+
+CELLS = {"voc2007": "1", "mirflickr38": "2"}
+
+
+def claims_of(dataset: str, person: list[str]) -> list[Claim]:
+    """person: labels that often come with person. Where the paper prints no gain for the data set its size is 0."""
+    table = published.table("3")
+    size = round(table.loc["Proposed", dataset] - table.loc["DenseNet", dataset], 1) if dataset in table else 0.0
+    claims = [
+        Claim("attention alone changes little", "att", kind="little"),
+        Claim("SE and convolutions without attention hurt", "se", kind="loses"),
+        Claim(f"the whole method gains {size or ''}".strip(), "proposed", size=size),
+        Claim("a fifth SE block and convolution do not help", "se5_conv5", "proposed", "no gain"),
+        Claim("SE1 and SE3 are better than SE1 alone", "se13_conv4", "se1_conv4"),
+        Claim("most labels gain", "proposed", most=True),
+    ]
+    if person:
+        claims.append(Claim("labels that often come with person gain", "proposed", labels=tuple(person)))
+    if dataset == "voc2007":
+        claims.append(Claim("table, plant and tv gain", "proposed", labels=TABLES))
+    if dataset.startswith("mirflickr"):
+        labels = tuple(dict.fromkeys(label for pair in PAIRS for label in pair))
+        claims.append(Claim("labels that go together (section 3.3) gain", "proposed", labels=labels))
+    return claims
+
+
+def tested(rows: dict[str, Row], dataset: str, stage: int) -> pd.DataFrame:
+    """Every claim under every reading of α that has been run: what the paper prints (points; labels more than half),
+    Δ with its 95 % interval, the smaller of its two p values after Holm over this table, and the verdict."""
+    table, p = [], {}
+    for claim, reading in lines(rows, stage, dataset):
+        row, other = (name if name in (BASELINE, LONGER) else name + reading for name in (claim.row, claim.other))
+        if row not in rows or other not in rows or not {*rows[row].seeds} & {*rows[other].seeds}:
+            continue
+        estimate, by_seed = tables.estimated(rows[row], rows[other], claim.statistic(rows[row].labels))
+        p[len(table), "wrong"], p[len(table), "right"] = statistics.p_values(estimate, claim.kind, claim.size)
+        low, high = estimate.interval
+        stated = claim.printed(dataset), claim.of_cells(dataset)
+        table.append([claim.text, f"{row} vs. {other}", *stated, estimate.value, low, high, len(by_seed)])
+    adjusted = statistics.holm(pd.Series(p, dtype=float))
+    for place, line in enumerate(table):
+        wrong, right = adjusted[place, "wrong"], adjusted[place, "right"]
+        line += [min(wrong, right), statistics.verdict(wrong, right)]
+    return pd.DataFrame(table, columns=COLUMNS)
+
+
+def lines(rows: dict[str, Row], stage: int, dataset: str) -> list[tuple[Claim, str]]:
+    """The claims with the readings of α they are tested under. After stage 4 the baseline is the one trained as long;
+    a stated gain is tested vs. stage 1's as well."""
+    claims = claims_of(dataset, tables.company("person", rows[BASELINE]))
+    if stage == 4 and LONGER in rows and rows[LONGER].files:
+        longer = [replace(claim, other=LONGER) for claim in claims if claim.other == BASELINE]
+        claims = longer + [claim for claim in claims if claim.other != BASELINE or claim.size]
+    return [(claim, reading) for claim in claims for reading in READINGS]
