@@ -197,5 +197,18 @@ def test_the_audit_finds_what_does_not_add_up():
     assert audit.loc["mAP of DenseNet"].iloc[0][["printed", "adds up"]].tolist() == [89.9, "by rounding"]
     table = audit.loc["diningtable: Proposed vs. DenseNet"]
     assert (table["printed"], round(table["recomputed"], 1), table["adds up"]) == (0.5, 1.5, "no")
+    by_cells = audit[audit.index.str.contains("by the cells")]["recomputed"].round(2)
+    assert by_cells.tolist() == [0.61, 18.31] and "figure 3" not in set(audit["where"])
     counted = audit[audit.index.str.startswith("labels on which Proposed")]
     assert counted["recomputed"].tolist() == [10, 8] and (counted["adds up"] == "values are missing").all()
+
+
+def test_what_the_text_says_of_labels_is_checked_by_the_annotations():
+    labels = ["animals", "indoor", "plant_life", "structures", "sky"]
+    targets = np.array([[1, 0, 1, 1, 1], [1, 1, 0, 1, 1], [0, 1, 0, 0, 0], [0, 1, 0, 0, -1]])
+    audit = published.audit_of_labels(targets, labels).set_index("what")
+    assert audit.loc["labels an image, of 5, at least", "recomputed"] == 10 / 4
+    pair = audit.loc["animals and indoor go together: lift above"]
+    assert pair["recomputed"] == pytest.approx(0.25 / (0.5 * 0.75)) and pair["adds up"] == "no"
+    assert audit.loc["sky and structures go together: lift above", "adds up"] == "yes"
+    assert published.audit_of_labels(targets[:, :2], ["person", "sky"]).empty
