@@ -79,6 +79,11 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     write(path, save)
 
 
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
 def write_tensors(path: Path, state: dict) -> None:
     import torch  # here and in load_tensors alone: what only reads results does without it
 

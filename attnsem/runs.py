@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from attnsem import StudyError, paper
-from attnsem.files import ROOT, checksum, load_tensors, read_json, rooted
+from attnsem.files import ROOT, checksum, load_tensors, read_arrays, read_json, rooted
 from attnsem.paper import Settings
 
 NAMED = {"parameters", "parent_sha256", "data_fingerprint", "labels", "checkpoint_sha256", "scores_sha256"}
@@ -90,10 +90,14 @@ class Run:
 
 
 def read_scores(path: Path) -> dict[str, np.ndarray]:
-    """A score file; StudyError if it is missing or is none, or its arrays do not fit each other."""
+    """A score file; StudyError if it is missing or is none, or its arrays do not fit each other.
+
+    Recorded results have ids, labels and targets once, in their data set's images.npz.
+    """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
+        arrays = read_arrays(path)
+        if "targets" not in arrays:
+            arrays = read_arrays(path.parents[3] / "images.npz") | arrays
         shape = (*arrays["ids"].shape, *arrays["labels"].shape)
         parts = {name: array for name, array in arrays.items() if name not in ("ids", "labels")}
         if len(shape) != 2 or any(array.shape != shape for array in parts.values()):

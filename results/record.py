@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from attnsem import StudyError
 from attnsem.analysis import claims, tables
 from attnsem.analysis.results import PARTS, as_markdown, readings_of
 from attnsem.analysis.rows import BASELINE, LONGER, REPAIR
-from attnsem.files import ROOT, checksum, read_json, rooted, write, write_arrays, write_json, write_table
+from attnsem.files import ROOT, checksum, read_arrays, read_json, rooted, write, write_arrays, write_json, write_table
 from attnsem.runs import Run
 
 COPIED = ("history.csv", "metrics.json")
@@ -20,9 +21,9 @@ PAGE = """# Recorded runs
 
 Written by `python -m results.record`; none of it is typed. A folder is
 `<recorded>/<dataset>/<row>/seed<k>/stage<n>`:
-`scores.npz` has ids, labels, targets and the logits of what the stage trains (float16), `metrics.json` the nine
-readings of the full scores and the mAP of each part, `history.csv` an epoch a line, `manifest.json` parameters,
-revision, versions, machine, seconds and checksums. Below `val/` are the runs by which learning rates were chosen,
+`scores.npz` has the logits of what the stage trains (float16), `<dataset>/images.npz` the test images' ids, labels and
+targets, `metrics.json` the nine readings of the full scores and the mAP of each part, `history.csv` an epoch a line,
+`manifest.json` parameters, revision, versions, machine, seconds and checksums. Below `val/` are the runs by which learning rates were chosen,
 without scores, or `stage<n>.json` with every draw of a search. `differences-stage<n>.csv` and `claims-stage<n>.csv` are
 the paired bootstraps of the README's tables, over images and seeds.
 
@@ -42,7 +43,8 @@ def record(runs: Path, name: str, results: Path = ROOT / "results") -> None:
     """Copies what is small of every complete stage below `runs` to results/<name>.
 
     Of the scores those of what the stage trains, in float16, and none of runs on val; the manifest then names that
-    file's checksum, and keeps the full one's. metrics.json is from the full scores.
+    file's checksum, and keeps the full one's. Test images are the same for all: <dataset>/images.npz. metrics.json is
+    from the full scores.
     """
     for path in sorted(set(runs.rglob("manifest.json")) - set(runs.glob("val/draw*/**/manifest.json"))):
         run, target = Run(path.parent), results / name / path.parent.relative_to(runs)
@@ -51,13 +53,20 @@ def record(runs: Path, name: str, results: Path = ROOT / "results") -> None:
         manifest = run.manifest
         if run.settings.test_split == "test":
             scores = run.scores()
-            arrays = {key: scores[key] for key in ("ids", "labels", "targets")}
-            write_arrays(target / "scores.npz", arrays | {"scores": scores["scores"].astype(np.float16)})
+            record_images({key: scores[key] for key in ("ids", "labels", "targets")}, target.parents[2] / "images.npz")
+            write_arrays(target / "scores.npz", {"scores": scores["scores"].astype(np.float16)})
             manifest["full_scores_sha256"] = manifest["scores_sha256"]
             manifest["scores_sha256"] = checksum(target / "scores.npz")
         write_json(target / "manifest.json", manifest)
     for path in sorted(runs.glob("val/*/*/stage*.json")):
         write_json(results / name / path.relative_to(runs), read_json(path))
+
+
+def record_images(images: dict[str, np.ndarray], path: Path) -> None:
+    """Once for all runs of a data set; StudyError where others are recorded there."""
+    if path.exists() and any(not np.array_equal(array, images[name]) for name, array in read_arrays(path).items()):
+        raise StudyError(f"{path} has other test images than these runs; record them under another --name")
+    write_arrays(path, images)
 
 
 def compare(results: Path = ROOT / "results", name: str | None = None) -> None:

@@ -15,7 +15,7 @@ from attnsem.files import ROOT, load_tensors
 from attnsem.runs import Run
 from tests import verify
 
-RECORDED = ROOT / "results/xception224/voc2007/densenet/seed0/stage1"
+RECORDED = ROOT / "results/voc2007-xception224/voc2007/densenet/seed0/stage1"
 PLACE = Path(tempfile.mkdtemp(prefix="attnsem-parsers-"))
 
 
@@ -74,6 +74,7 @@ def recorded_run(data: bytes) -> None:
     place = PLACE / "recorded"
     if not place.exists():
         shutil.copytree(RECORDED, place / "voc2007/densenet/seed0/stage1")
+        shutil.copy(RECORDED.parents[2] / "images.npz", place / "voc2007")
     written("recorded/voc2007/densenet/seed0/stage1/metrics.json", data)
     list(verify.broken(place))
 

@@ -95,6 +95,25 @@ def test_what_is_recorded_here_is_whole():
     assert list(verify.broken()) == []
 
 
+def test_what_is_recorded_here_was_made_by_commits_of_this_repository():
+    assert list(verify.broken_revisions()) == []
+
+
+def test_a_run_of_no_commit_or_of_a_changed_one_is_named(home):
+    results, head = home / "results", verify.git("rev-parse", "--short=12", "HEAD")
+    if verify.git("rev-parse", "--is-shallow-repository") != "false":
+        pytest.skip("no whole repository here")
+    for place, revision in ((FIRST, head), (SECOND, head)):
+        changed(results / "one" / place / "manifest.json", "git", revision)
+    assert list(verify.broken_revisions(results)) == []
+    changed(results / "one" / FIRST / "manifest.json", "git", f"{head}-dirty")
+    changed(results / "one" / SECOND / "manifest.json", "git", "0123456789ab")
+    assert sorted(sentence.split("; ")[0] for sentence in verify.broken_revisions(results)) == [
+        f"0123456789ab, of which 1 runs are (one/{SECOND}, …), is no commit of this repository",
+        f"{head}-dirty, of which 1 runs are (one/{FIRST}, …), has changes on top",
+    ]
+
+
 def test_a_manifest_is_enough_to_train_the_same_again(made, tmp_path):
     for place in (FIRST, SECOND):
         manifest = json.loads((made / "one" / place / "manifest.json").read_text())

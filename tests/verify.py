@@ -5,6 +5,7 @@ checkpoints, is checked where --data and --runs name it.
 """
 
 import argparse
+import subprocess
 import sys
 from collections.abc import Iterator
 from itertools import chain
@@ -31,6 +32,29 @@ def broken(results: Path = ROOT / "results") -> Iterator[str]:
             yield from (f"{name}: {sentence}" for sentence in chain(broken_parent(run), broken_scores(run)))
         except (StudyError, KeyError, TypeError, ValueError) as error:
             yield f"{name}: cannot be read ({error})"
+
+
+def broken_revisions(results: Path = ROOT / "results") -> Iterator[str]:
+    """Runs whose code cannot be had: of no commit of this repository, or with changes on top of one.
+
+    Nothing where there is no repository, or a shallow one, which has not all commits.
+    """
+    shallow = git("rev-parse", "--is-shallow-repository")
+    if shallow != "false":
+        return
+    revisions = {}
+    for path in sorted(results.rglob("manifest.json")):
+        revisions.setdefault(read_json(path)["git"], []).append(path.parent.relative_to(results).as_posix())
+    for revision, runs in revisions.items():
+        commit = revision.removesuffix("-dirty")
+        why = "has changes on top" if commit != revision else "is no commit of this repository"
+        if commit != revision or git("cat-file", "-t", commit) != "commit":
+            yield f"{revision}, of which {len(runs)} runs are ({runs[0]}, …), {why}; train them anew"
+
+
+def git(*arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 def broken_parent(run: Run) -> Iterator[str]:
@@ -120,7 +144,7 @@ def main() -> None:
     parser.add_argument("--runs", help="folder of runs with checkpoints, recorded under the same name")
     parser.add_argument("--data", help="folder of prepared data")
     arguments, results = parser.parse_args(), ROOT / "results"
-    sentences = [*broken(results), *broken_tables(), *broken_differences()]
+    sentences = [*broken(results), *broken_revisions(results), *broken_tables(), *broken_differences()]
     if arguments.runs:
         sentences += broken_checkpoints(results, rooted(arguments.runs), rooted(arguments.runs).name)
     if arguments.data:
