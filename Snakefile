@@ -109,12 +109,12 @@ def flags(n, values):
 
 
 def parameters(n):
-    def text(wildcards, input):
-        values = values_of(PARTS[wildcards.part, n], n, wildcards.dataset) | {"seed": wildcards.seed}
-        if "choice" in input.keys() and Path(input.choice).exists():
-            choice = json.loads(Path(input.choice).read_text())
-            values |= {name: value for name, value in choice.items() if name != "draws"}
-        return flags(n, values)
+    """Without what was chosen, which is a file of parameters: snakemake tracks params that are no function of inputs."""
+
+    def text(wildcards):
+        row, choice = PARTS[wildcards.part, n], chosen(wildcards.dataset, wildcards.part, n)
+        values = values_of(row, n, wildcards.dataset) | {"seed": wildcards.seed}
+        return flags(n, values) + (f" -f {shlex.quote(choice)}" if n in SEARCH else "")
 
     return text
 
@@ -123,7 +123,14 @@ def common(wildcards):
     return f"-p dataset {shlex.quote(DATASETS[wildcards.dataset])} -p data {shlex.quote(DATA)}"
 
 
+def table_of(wildcards):
+    """The user's own table and its boxes, where the data set is one."""
+    path = Path(DATASETS[wildcards.dataset])
+    return [place for place in (path, path.with_name(f"{path.stem}_boxes.csv")) if path.suffix == ".csv" and place.exists()]
+
+
 PAPERMILL = "papermill --log-output --no-progress-bar"
+HERE = shlex.quote(str(NOTEBOOKS))
 
 
 workdir: workflow.basedir  # so that relative paths are the notebooks' own
@@ -153,6 +160,8 @@ rule study:
 
 
 rule prepare:
+    input:
+        table_of,
     output:
         touch(f"{RUNS}/{{dataset}}/prepared"),
     log:
@@ -162,7 +171,7 @@ rule prepare:
         + (f" -p source {shlex.quote(config['source'])}" if config.get("source") else ""),
     threads: workflow.cores or 1
     shell:
-        f"{PAPERMILL} {NOTEBOOKS}/00_prepare_data.ipynb {{log:q}} {{params}}"
+        f"{PAPERMILL} {HERE}/00_prepare_data.ipynb {{log:q}} {{params}}"
 
 
 for n in STAGE:
@@ -221,11 +230,11 @@ rule table:
     log:
         f"{RUNS}/{{dataset}}/notebooks/{{table}}.ipynb",
     params:
-        lambda w: f"-p dataset {w.dataset} -p runs {shlex.quote(RUNS)} -p stage {LAST} -p figures {shlex.quote(FIGURES)}",
+        lambda w: f"-p dataset {shlex.quote(w.dataset)} -p runs {shlex.quote(RUNS)} -p stage {LAST} -p figures {shlex.quote(FIGURES)}",
     wildcard_constraints:
         table="|".join(TABLES),
     shell:
-        f"{PAPERMILL} {NOTEBOOKS}/{{wildcards.table}}.ipynb {{log:q}} {{params}}"
+        f"{PAPERMILL} {HERE}/{{wildcards.table}}.ipynb {{log:q}} {{params}}"
 
 
 rule show:
@@ -237,9 +246,9 @@ rule show:
         f"{RUNS}/{{dataset}}/notebooks/{{shown}}.ipynb",
     params:
         lambda w: f"{common(w)} -p runs {shlex.quote(RUNS)} -p stage {LAST} -p seed {SEEDS[0]} "
-        + (f"-p out {shlex.quote(RUNS)}/{w.dataset}/predictions " if w.shown == "11_predict"
+        + (f"-p out {shlex.quote(f'{RUNS}/{w.dataset}/predictions')} " if w.shown == "11_predict"
            else f"-p figures {shlex.quote(FIGURES)} -p tables {shlex.quote(RUNS)}/tables ") + VIEW,
     wildcard_constraints:
         shown="|".join(SHOWN),
     shell:
-        f"{PAPERMILL} {NOTEBOOKS}/{{wildcards.shown}}.ipynb {{log:q}} {{params}}"
+        f"{PAPERMILL} {HERE}/{{wildcards.shown}}.ipynb {{log:q}} {{params}}"

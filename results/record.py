@@ -23,9 +23,10 @@ Written by `python -m results.record`; none of it is typed. A folder is
 `<recorded>/<dataset>/<row>/seed<k>/stage<n>`:
 `scores.npz` has the logits of what the stage trains (float16), `<dataset>/images.npz` the test images' ids, labels and
 targets, `metrics.json` the nine readings of the full scores and the mAP of each part, `history.csv` an epoch a line,
-`manifest.json` parameters, revision, versions, machine, seconds and checksums. Below `val/` are the runs by which learning rates were chosen,
-without scores, or `stage<n>.json` with every draw of a search. `differences-stage<n>.csv` and `claims-stage<n>.csv` are
-the paired bootstraps of the README's tables, over images and seeds.
+`manifest.json` parameters, revision, versions, machine, seconds and checksums. Below `val/` are the runs by which
+learning rates were chosen, without scores, or `stage<n>-draws.json` with every draw of a search.
+`differences-stage<n>.csv` and `claims-stage<n>.csv` are the paired bootstraps of the README's tables, over images and
+seeds.
 
 mAP in %, not interpolated, difficult ignored, unless named: y′ is the backbone's own classifier, ŷ_att the attention
 with confidence maps, ỹ the semantic part or the control that stands in its place, ŷ the fusion. `baseline` is the

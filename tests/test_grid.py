@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from PIL import Image
 
 from attnsem.files import ROOT
 
@@ -47,14 +48,31 @@ def test_settings_are_searched_on_val_before_the_seeds_are_trained(tmp_path):
 
 
 def test_what_was_chosen_is_what_the_seeds_are_trained_with(tmp_path):
-    choice = tmp_path / "val/scenes/densenet/stage1.json"
-    choice.parent.mkdir(parents=True)
-    choice.write_text('{"lr": 0.0123, "epochs": 3, "draws": []}')
-    (tmp_path / "scenes").mkdir()
-    (tmp_path / "scenes/prepared").touch()
-    code, told = snakemake("-np", runs=str(tmp_path), rows=["baseline"], last=3, search={1: 12})
+    code, told = snakemake("-np", runs=str(tmp_path / "my runs"), rows=["baseline"], last=3, search={1: 12})
     assert code == 0, told
-    assert "-p seed 0 -p lr 0.0123 -p epochs 3" in told and "draws" not in told.split("papermill")[1]
+    assert f"-p seed 0 -f '{tmp_path}/my runs/val/scenes/densenet/stage1.json'" in told
+
+
+def test_other_parameters_and_a_changed_table_run_again(tmp_path):
+    """And what does not stand on them does not."""
+    table = tmp_path / "my birds.csv"
+    lines = [f"{k}.png,{'test' if k > 7 else 'val' if k > 5 else 'train'},{k % 2},{k // 2 % 2}" for k in range(12)]
+    table.write_text("\n".join(["image,split,robin,wren", *lines]) + "\n")
+    for k in range(12):
+        Image.new("RGB", (40, 40), (20 * k, 0, 0)).save(tmp_path / f"{k}.png")
+    small = "-p backbone densenet_small -p weights none -p train_size 40 -p image_size 32 -p batch_size 3"
+    tiny = {"datasets": [str(table)], "rows": ["baseline"], "last": 3, "prepare": "-p train_size 40 -p image_size 32"}
+    tiny |= {"runs": str(tmp_path / "my runs"), "data": str(tmp_path / "my data")}
+    given = "grid", "--omit-from", "table"
+    code, told = snakemake(*given, **tiny, stage1=f"{small} -p epochs 1")
+    assert code == 0, told
+    code, told = snakemake(*given, "-n", **tiny, stage1=f"{small} -p epochs 1")
+    assert "Nothing to be done" in told
+    code, told = snakemake(*given, "-n", **tiny, stage1=f"{small} -p epochs 2")
+    assert counts(told) == {"stage1": 1, "grid": 1} or counts(told) == {"stage1": 1}
+    table.write_text(table.read_text().replace("0.png,train,0", "0.png,train,1"))
+    code, told = snakemake(*given, **tiny, stage1=f"{small} -p epochs 1")
+    assert code != 0 and "my birds has changed since" in told
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """The random search on val: what it draws, what it keeps, and where it goes on."""
 
+import json
 import shutil
 
 import numpy as np
 import pytest
+import yaml
 
 from attnsem import NotFiniteError, StudyError, stages
 from attnsem.analysis import search
@@ -21,6 +23,7 @@ def data(tmp_path, scenes_data):
 def test_draws_are_the_same_for_every_row_and_within_their_limits():
     draws = [search.draw(number) for number in range(200)]
     assert draws == [search.draw(number) for number in range(200)]
+    assert [yaml.safe_load(json.dumps(draw)) for draw in draws] == draws  # as papermill reads them
     rates = np.array([draw["lr"] for draw in draws])
     assert 1e-3 <= rates.min() < 1.2e-3 and 0.08 < rates.max() <= 1e-1
     assert np.median(rates) == pytest.approx(1e-2, rel=0.4)
@@ -31,7 +34,7 @@ def test_draws_are_the_same_for_every_row_and_within_their_limits():
 def test_the_best_draw_on_val_is_chosen_and_stands_for_the_later_stages(data, tmp_path, monkeypatch):
     call = {"draws": 3, "runs": tmp_path, "data": data, **QUICK}
     choice = search.search(1, **call)
-    tried = choice["draws"]
+    tried = read_json(tmp_path / "val/scenes/densenet/stage1-draws.json")["draws"]
     best = max(tried, key=lambda draw: draw["mAP"])
     assert len(tried) == 3 and choice["lr"] == best["lr"] and choice["epochs"] == best["epochs"]
     assert choice == read_json(tmp_path / "val/scenes/densenet/stage1.json")
@@ -40,7 +43,7 @@ def test_the_best_draw_on_val_is_chosen_and_stands_for_the_later_stages(data, tm
     manifest = read_json(tmp_path / "val/scenes/densenet/seed3/stage1/manifest.json")["parameters"]
     assert manifest["lr"] == best["lr"] and (manifest["train_split"], manifest["test_split"]) == ("train", "val")
     second = search.search(2, draws=0, runs=tmp_path, data=data, dataset="scenes", seed=3, epochs=1, feature_cache=1)
-    assert list(second) == ["draws"] and (tmp_path / "val/scenes/attention/seed3/stage2/checkpoint.pt").exists()
+    assert second == {} and (tmp_path / "val/scenes/attention/seed3/stage2/checkpoint.pt").exists()
     monkeypatch.setattr(stages, "run_stage", lambda *args: pytest.fail("a complete draw is trained again"))
     assert search.search(1, **call) == choice
 
@@ -55,6 +58,7 @@ def test_a_draw_that_is_not_finite_is_told_and_passed_over(data, tmp_path, monke
 
     monkeypatch.setattr(stages, "train", train)
     choice = search.search(1, draws=2, runs=tmp_path, data=data, **QUICK)
-    assert choice["draws"][0]["mAP"] is None and choice["lr"] == choice["draws"][1]["lr"]
+    draws = read_json(tmp_path / "val/scenes/densenet/stage1-draws.json")["draws"]
+    assert draws[0]["mAP"] is None and choice["lr"] == draws[1]["lr"]
     with pytest.raises(StudyError, match="none of 1 draws of stage 1 has a finite loss"):
         search.search(1, draws=1, runs=tmp_path / "other", data=data, **QUICK)

@@ -135,7 +135,7 @@ def test_rows_made_of_other_rows_scores_are_weighted_as_eq_9(runs, tmp_path):
 def test_draws_of_a_search_are_read_by_row(runs, tmp_path):
     shutil.copytree(runs, tmp_path, dirs_exist_ok=True)
     draws = [{"lr": 0.1, "mAP": 80.0}, {"lr": 0.2, "mAP": None}, {"lr": 0.3, "mAP": 82.0, "alpha": 1.0}]
-    write_json(tmp_path / "val/scenes/proposed/stage3.json", {"lr": 0.3, "draws": draws})
+    write_json(tmp_path / "val/scenes/proposed/stage3-draws.json", {"draws": draws})
     table = tables.draws(tmp_path, "scenes", 3)
     assert set(table.index) == {"proposed"} and table["lr"].tolist() == [0.1, 0.2, 0.3]
     assert tables.best_so_far(table).loc["proposed"].tolist() == [80.0, 80.0, 82.0]

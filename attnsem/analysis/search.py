@@ -20,18 +20,24 @@ SPLITS = {"train_split": "train", "test_split": "val"}
 def draw(number: int) -> dict[str, float | int]:
     """Log-uniform but for the epochs; the rate drops after half of them, as the paper's after 30 of our 60."""
     random = np.random.default_rng((number, 5))
-    lr, weight_decay = (float(f"{np.exp(random.uniform(*np.log(limits))):.3g}") for limits in (LR, WEIGHT_DECAY))
+    lr, weight_decay = (rounded(np.exp(random.uniform(*np.log(limits)))) for limits in (LR, WEIGHT_DECAY))
     epochs = int(random.integers(EPOCHS[0], EPOCHS[1] + 1))
     return {"lr": lr, "weight_decay": weight_decay, "epochs": epochs, "lr_step": -(-epochs // 2)}
+
+
+def rounded(value: float) -> float:
+    """To three digits, or to six where three leave no point, as 9e-05, which YAML takes for a text."""
+    return float(f"{value:.3g}" if "." in f"{value:.3g}" else f"{value:.6g}")
 
 
 def search(stage: int, *, draws: int, runs: str | Path = "runs", **parameters: object) -> dict:
     """Trains a stage on `train` by so many draws, below <runs>/val/draw<k>; the best has the greatest mAP on `val` at
     its last epoch. 0 draws: the parameters as they are.
 
-    Writes and returns {"lr": …, …, "draws": [{…, "mAP": …, "alpha": …}]}, <runs>/val/<dataset>/<part>/stage<n>.json.
-    The best run becomes <runs>/val's own, the parent of later stages' draws; other checkpoints are deleted. A draw
-    whose loss is not finite has no mAP. Goes on after the last whole draw. StudyError where no draw is finite.
+    Writes below <runs>/val/<dataset>/<part> and returns what is chosen, stage<n>.json, {"lr": …, …}, as papermill's -f
+    takes it; every draw, {"lr": …, …, "mAP": …, "alpha": …}, is in stage<n>-draws.json. The best run becomes that of
+    <runs>/val, the parent of later stages' draws; other checkpoints are deleted. A draw whose loss is not finite has no
+    mAP. Goes on after the last whole draw. StudyError where no draw is finite.
     """
     val = rooted(runs) / "val"
     splits = SPLITS if stage == 1 else {}
@@ -54,8 +60,10 @@ def search(stage: int, *, draws: int, runs: str | Path = "runs", **parameters: o
         raise StudyError(f"none of {draws} draws of stage {stage} has a finite loss; give a smaller batch_size or data")
     target = Run.of(best_run.settings, val)
     shutil.copytree(best_run.folder, target.folder, dirs_exist_ok=True)
-    choice = {name: tried[best][name] for name in draw(0) if draws} | {"draws": tried}
-    write_json(choice_path(best_run.settings, val.parent), choice)
+    choice = {name: tried[best][name] for name in draw(0) if draws}
+    path = choice_path(best_run.settings, val.parent)
+    write_json(path.with_name(f"{path.stem}-draws.json"), {"draws": tried})
+    write_json(path, choice)
     return choice
 
 

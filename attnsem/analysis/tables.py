@@ -196,7 +196,8 @@ def draws(runs: str | Path, dataset: str, stage: int) -> pd.DataFrame:
     parts = []
     for name, row in ROWS.items():
         if stage in stages_of(row, stage):
-            path = choice_path(settings_of(row, stage, dataset=dataset), rooted(runs))
+            choice = choice_path(settings_of(row, stage, dataset=dataset), rooted(runs))
+            path = choice.with_name(f"{choice.stem}-draws.json")
             parts += [pd.DataFrame(read_json(path)["draws"]).assign(row=name)] if path.exists() else []
     return pd.concat(parts).set_index("row") if parts else pd.DataFrame()
 
