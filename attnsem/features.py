@@ -62,7 +62,7 @@ def cached(
         "backbone": [settings.backbone, state_checksum(backbone)],
         "images": [images.sha256, holder, settings.image_size],
         "views": [views, VIEWS_SEED],
-        "precision": settings.precision,
+        "precision": fabric.strategy.precision.precision,  # on a CPU Fabric has another one for 16-mixed
     }
     target = prepared.folder / "features" / prepared.image_set / f"{holder}-{short(key)}.npy"
     margin = settings.train_size - settings.image_size

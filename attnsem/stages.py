@@ -77,6 +77,9 @@ def train(
             run.resume.unlink(missing_ok=True)
         return run
     fabric = launched(device, precision=settings.precision, processes=processes, nodes=nodes)
+    if (runs_in := fabric.strategy.precision.precision) != settings.precision:
+        remedy = f"give precision {runs_in} or 32-true"
+        raise StudyError(f"precision {settings.precision} is not to be had on a {fabric.device.type}; {remedy}")
     with held_by_all(fabric, run.folder, wait=wait):
         if not run.complete:  # the process that was waited for may have been at the same
             run_stage(fabric, settings, run, parent, prepared, origin)
