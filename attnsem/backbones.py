@@ -1,7 +1,6 @@
 """Backbones: images in [0, 1] to features; all that the rest needs to know is `channels` and `stride`."""
 
 import importlib
-import os
 import re
 import sys
 from contextlib import suppress
@@ -47,7 +46,7 @@ def probed(trunk: nn.Module, name: str, *, mean: tuple, std: tuple, size: int = 
 
     first, h, last = 0, 1, 2
     for side in (224, size):
-        with torch.inference_mode(), suppress(AssertionError, AttributeError, RuntimeError, ValueError):
+        with torch.no_grad(), suppress(AssertionError, AttributeError, RuntimeError, ValueError):
             _, first, h, last = trunk.eval()(torch.zeros(1, 3, side, side)).shape
             break
     if h not in (first, last):
@@ -108,15 +107,13 @@ def from_timm(name: str, weights: str) -> Backbone:
 
 def from_user(name: str, weights: str) -> Backbone:
     """`module:function` of the user: an nn.Module with `channels` and `stride`, and `mean` and `std` if it has."""
-    if weights == "imagenet":
-        raise StudyError(f"backbone {name} is your own: give weights none, which leaves it as it comes, or a file")
     module, function = name.split(":", 1)
-    sys.path += [folder for folder in (os.getcwd(), str(ROOT)) if folder not in sys.path]
+    sys.path += [folder for folder in ("", str(ROOT)) if folder not in sys.path]
     try:
         trunk = getattr(importlib.import_module(module), function)()
         channels, stride, keys = trunk.channels, trunk.stride, set(trunk.state_dict())
     except Exception as error:
-        remedy = f"give module:function of a module in {os.getcwd()} or on PYTHONPATH"
+        remedy = "give module:function of a module in the shell's folder or on PYTHONPATH"
         raise StudyError(f"backbone {name} cannot be had ({error!r}); {remedy}") from error
     load_file(weights, name, net=trunk, trunk=trunk, keys=keys)
     statistics = {key: getattr(trunk, key, default) for key, default in IMAGENET.items()}
@@ -154,8 +151,10 @@ def build(name: str, weights: str = "none") -> Backbone:
 
     if weights not in ("imagenet", "none") and not rooted(weights).is_file():
         raise StudyError(f"there is no weight file {weights}; weights is imagenet, none or a file")
-    if name == SMALL and weights == "imagenet":
-        raise StudyError(f"{SMALL} has no ImageNet weights; give weights none or a file")
+    if weights == "imagenet" and (name == SMALL or ":" in name):
+        raise StudyError(
+            f"{name} has no ImageNet weights; give -p weights none, which leaves it as it comes, or a file"
+        )
     in_torchvision = name == SMALL or name in models.list_models(models)
     source = from_user if ":" in name else from_torchvision if in_torchvision else from_timm
     try:

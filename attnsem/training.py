@@ -132,16 +132,13 @@ class Learner:
         return loss
 
     def step(self, loss: Tensor) -> Tensor:
-        """Returns whether loss and gradient are finite, on the device.
-
-        Under 16-mixed a gradient that is not may be the scale's: the scaler skips the step and halves it, down to 1.
-        """
+        """Returns whether loss and gradient, where its scale is 1 or less, are finite, on the device."""
         self.optimizer.zero_grad()
         self.fabric.backward(loss * self.fabric.world_size)  # the processes' gradients are averaged
         gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
         is_finite = torch.nn.utils.get_total_norm(gradients).isfinite()
         if self.scaler is not None:
-            is_finite |= self.scaler.get_scale() > 1
+            is_finite |= self.scaler.get_scale() > 1  # the scale may have made it so: the step is skipped, it is halved
         self.optimizer.step()
         if self.network.fusion is not None:
             self.network.fusion.clamp()
@@ -187,8 +184,7 @@ def train_epoch(learner: Learner, train: Split, epoch: int) -> float:
     """Mean loss an image, over all processes.
 
     Raises StudyError at the end of an epoch in which a loss or the gradient was not finite, naming the first such
-    step and its images, and of a last one of which the scaler skipped every step; until then nothing is read back
-    from the device.
+    step and its images, or in which, the last one, no step was taken; until then nothing is read from the device.
     """
     fabric, settings, scaler = learner.fabric, learner.settings, learner.scaler
     scale = scaler and scaler.get_scale()
@@ -217,8 +213,7 @@ def refuse_not_finite(train: Split, step: int, epoch: int) -> None:
     rows = train.order(epoch)[step * size :][:size]
     names = [train.ids[row] for row in rows] if train.ids else rows.tolist()
     place = f"stage {settings.stage} is not finite in epoch {epoch + 1}, step {step + 1}, with the images"
-    other = " or another precision than 16-mixed" if settings.precision == "16-mixed" else ""
-    remedy = f"give a smaller lr than {settings.lr}{other}, and another folder by -p runs"
+    remedy = f"give a smaller lr than {settings.lr}, or precision 32-true, and another folder by -p runs"
     raise StudyError(f"the loss or gradient of {place} {', '.join(map(str, names))}; {remedy}")
 
 

@@ -160,9 +160,11 @@ def test_the_users_own(tmp_path, monkeypatch, images):
     torch.save(backbone.trunk.state_dict(), tmp_path / "mine.pth")
     assert torch.equal(build("mine:net", str(tmp_path / "mine.pth"))(images), backbone(images))
     for name, word in (("mine:bare", "channels"), ("mine:other", "other"), ("nowhere:net", "nowhere"), (":", "Empty")):
-        with pytest.raises(StudyError, match=f"{word}.*; give module:function of a module in .* or on PYTHONPATH"):
+        with pytest.raises(
+            StudyError, match=f"{word}.*; give module:function of a module in the shell's folder or on PYTHONPATH"
+        ):
             build(name)
-    with pytest.raises(StudyError, match="backbone mine:net is your own: give weights none"):
+    with pytest.raises(StudyError, match="mine:net has no ImageNet weights; give -p weights none"):
         build("mine:net", "imagenet")
 
 
