@@ -3,12 +3,15 @@
 Fabric runs float16 on GPUs alone; here it has torch's scaler and autocast for the CPU.
 """
 
+import shutil
+
 import pytest
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 
 from attnsem import StudyError, stages, training
+from attnsem.backbones import Backbone
 
 QUICK = {"dataset": "scenes", "epochs": 2, "lr_step": 1, "batch_size": 2, "precision": "16-mixed", "device": "cpu"}
 TOO_LARGE = 2.0**24  # a loss of a few units times this is beyond float16
@@ -91,3 +94,13 @@ def test_16_mixed_where_float16_does_not_run(tmp_path, scenes_data, device):
     with pytest.raises(StudyError, match="a cpu has no precision 16-mixed; give bf16-mixed or 32-true"):
         stages.train(1, **QUICK | {"device": device}, data=scenes_data, runs=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_features_beyond_float16_are_not_cached(tmp_path, scenes_data, monkeypatch):
+    data = shutil.copytree(scenes_data, tmp_path / "data")
+    usual = Backbone.forward
+    monkeypatch.setattr(Backbone, "forward", lambda self, images: usual(self, images) * 1e6)
+    frozen = {"precision": "32-true", "train_backbone": False, "feature_cache": 1}
+    with pytest.raises(StudyError, match="features of densenet_small are too large for float16; give feature_cache 0"):
+        stages.train(1, **QUICK | frozen, data=data, runs=tmp_path / "runs")
+    assert not list(data.glob("features/scenes/*.npy"))
