@@ -2,14 +2,20 @@
 
 import importlib
 import re
+import sys
+from contextlib import suppress
+from itertools import takewhile
 
 import torch
 from torch import Tensor, nn
 
 from attnsem import StudyError
-from attnsem.files import load_tensors, rooted
+from attnsem.files import ROOT, load_tensors, rooted
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+HALVES = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+IN_HALVES = ("efficientnet_v2_l", "googlenet", "inception_v3")  # torchvision's, the last two by transform_input
+AFTER_MAPS = ("avgpool", "classifier", "fc", "heads")  # where the heads of torchvision's networks begin
 SMALL = "densenet_small"
 OLD_DENSENET_KEY = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
@@ -31,13 +37,23 @@ class Backbone(nn.Module):
         return self.trunk((images - self.mean) / self.std)
 
 
-def probed(trunk: nn.Module, *, mean: tuple, std: tuple) -> Backbone:
-    """A backbone whose two numbers are read off one forward pass."""
-    with torch.inference_mode():
-        shape = trunk.eval()(torch.zeros(1, 3, 224, 224)).shape
-    if len(shape) != 4:
-        raise StudyError(f"the backbone gives an output of {len(shape)} dimensions, not (N, channels, h, w) features")
-    return Backbone(trunk, channels=shape[1], stride=round(224 / shape[2]), mean=mean, std=std)
+def probed(trunk: nn.Module, name: str, *, mean: tuple, std: tuple, size: int = 224) -> Backbone:
+    """A backbone whose numbers and layout are read off one forward pass: the map of a square image is square.
+
+    size: of images that it takes, where those of 224 pixels are not. StudyError on rows of tokens or several maps.
+    """
+    from torchvision.ops import Permute
+
+    first, h, last = 0, 1, 2
+    for side in (224, size):
+        with torch.no_grad(), suppress(AssertionError, AttributeError, RuntimeError, ValueError):
+            _, first, h, last = trunk.eval()(torch.zeros(1, 3, side, side)).shape
+            break
+    if h not in (first, last):
+        raise StudyError(f"backbone {name} has no feature map (N, channels, h, w); name a convolutional network")
+    if h != last:
+        trunk = nn.Sequential(trunk, Permute([0, 3, 1, 2]))
+    return Backbone(trunk, channels=first if h == last else last, stride=round(side / h), mean=mean, std=std)
 
 
 def densenet_small() -> nn.Module:
@@ -53,17 +69,15 @@ def from_torchvision(name: str, weights: str) -> Backbone:
     from torchvision.models import DenseNet, get_model
 
     net = densenet_small() if name == SMALL else get_model(name, weights="DEFAULT" if weights == "imagenet" else None)
-    keys = set(net.state_dict())
+    keys, parts = set(net.state_dict()), []
+    for part, module in takewhile(lambda child: child[0] not in AFTER_MAPS, net.named_children()):
+        if not part.lower().startswith("aux"):
+            parts += module if isinstance(module, nn.ModuleList) else [module]
     if isinstance(net, DenseNet):
-        trunk = nn.Sequential(net.features, nn.ReLU())  # its `features` ends at norm5; the ReLU is in `forward`
-    elif hasattr(net, "features"):
-        trunk = net.features
-    elif hasattr(net, "layer4"):
-        trunk = nn.Sequential(*list(net.children())[:-2])
-    else:
-        raise StudyError(f"torchvision's {type(net).__name__} has no convolutional trunk that this study knows")
+        parts.append(nn.ReLU())  # its `features` ends at norm5; the ReLU is in `forward`
+    trunk = parts[0] if len(parts) == 1 else nn.Sequential(*parts)
     load_file(weights, name, net=net, trunk=trunk, keys=keys)
-    return probed(trunk, **IMAGENET)
+    return probed(trunk, name, **(HALVES if name in IN_HALVES else IMAGENET))
 
 
 class TimmTrunk(nn.Module):
@@ -87,18 +101,21 @@ def from_timm(name: str, weights: str) -> Backbone:
         for part in ("conv3", "bn3", "conv4", "bn4", "act4"):
             setattr(net, part, nn.Identity())  # ends at block12 and a ReLU: 1024 channels, as DenseNet-121
     load_file(weights, name, net=net, trunk=net, keys=keys)
-    return probed(TimmTrunk(net), mean=net.pretrained_cfg["mean"], std=net.pretrained_cfg["std"])
+    mean, std, (*_, size) = (net.pretrained_cfg[key] for key in ("mean", "std", "input_size"))
+    return probed(TimmTrunk(net), name, mean=mean, std=std, size=size)
 
 
 def from_user(name: str, weights: str) -> Backbone:
     """`module:function` of the user: an nn.Module with `channels` and `stride`, and `mean` and `std` if it has."""
     module, function = name.split(":", 1)
+    sys.path += [folder for folder in ("", str(ROOT)) if folder not in sys.path]
     try:
         trunk = getattr(importlib.import_module(module), function)()
-        channels, stride = trunk.channels, trunk.stride
-    except (ImportError, AttributeError) as error:
-        raise StudyError(f"backbone {name} cannot be had ({error}); give it as module:function") from error
-    load_file(weights, name, net=trunk, trunk=trunk, keys=set(trunk.state_dict()))
+        channels, stride, keys = trunk.channels, trunk.stride, set(trunk.state_dict())
+    except Exception as error:
+        remedy = "give module:function of a module in the shell's folder or on PYTHONPATH"
+        raise StudyError(f"backbone {name} cannot be had ({error!r}); {remedy}") from error
+    load_file(weights, name, net=trunk, trunk=trunk, keys=keys)
     statistics = {key: getattr(trunk, key, default) for key, default in IMAGENET.items()}
     return Backbone(trunk, channels=channels, stride=stride, **statistics)
 
@@ -121,7 +138,8 @@ def load_file(weights: str, name: str, *, net: nn.Module, trunk: nn.Module, keys
     if any(faults.values()):
         first = ", ".join(f"{keys[0]} {fault}" for fault, keys in faults.items() if keys)
         raise StudyError(f"weight file {weights} does not fit backbone {name}: {first}; give this network's own file")
-    net.load_state_dict({key: state[key] for key in tensors if key in state}, strict=False)
+    for key in tensors.keys() & state.keys():
+        tensors[key].data.copy_(state[key])  # MNASNet's load_state_dict wants more than a dict
 
 
 def build(name: str, weights: str = "none") -> Backbone:
@@ -133,12 +151,15 @@ def build(name: str, weights: str = "none") -> Backbone:
 
     if weights not in ("imagenet", "none") and not rooted(weights).is_file():
         raise StudyError(f"there is no weight file {weights}; weights is imagenet, none or a file")
-    if name == SMALL and weights == "imagenet":
-        raise StudyError(f"{SMALL} has no ImageNet weights; give weights none or a file")
+    if weights == "imagenet" and (name == SMALL or ":" in name):
+        raise StudyError(
+            f"{name} has no ImageNet weights; give -p weights none, which leaves it as it comes, or a file"
+        )
     in_torchvision = name == SMALL or name in models.list_models(models)
     source = from_user if ":" in name else from_torchvision if in_torchvision else from_timm
     try:
         return source(name, weights)
     except (OSError, RuntimeError) as error:
-        fault = f"{weights} weights for backbone {name} cannot be had"
-        raise StudyError(f"{fault} ({error}); give a local file by weights") from error
+        fault = f"{weights} weights for backbone {name} cannot be had ({str(error).partition(chr(10))[0]})"
+        remedy = "go online and run this again, or give -p weights PATH of a local file, or -p weights none"
+        raise StudyError(f"{fault}; {remedy}") from error

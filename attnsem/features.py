@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attnsem import StudyError
 from attnsem.arrays import Views, batches
 from attnsem.datasets.prepared import Prepared
 from attnsem.datasets.storage import fill, mapped
@@ -62,7 +63,7 @@ def cached(
         "backbone": [settings.backbone, state_checksum(backbone)],
         "images": [images.sha256, holder, settings.image_size],
         "views": [views, VIEWS_SEED],
-        "precision": settings.precision,
+        "precision": fabric.strategy.precision.precision,  # on a CPU Fabric has another one for 16-mixed
     }
     target = prepared.folder / "features" / prepared.image_set / f"{holder}-{short(key)}.npy"
     margin = settings.train_size - settings.image_size
@@ -77,6 +78,8 @@ def cached(
             with fabric.autocast():
                 x = [backbone(view.of(batch, indices, settings.image_size)) for view in crops]
             parts.append(torch.stack(x, 1).half().cpu())
+            if not parts[-1].isfinite().all():
+                raise StudyError(f"features of {settings.backbone} are too large for float16; give feature_cache 0")
         return torch.cat(parts).numpy()
 
     def make() -> None:

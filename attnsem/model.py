@@ -214,8 +214,11 @@ class Fusion(nn.Module):
         return self.reading == "fixed" or (self.reading == "warm-up" and epoch < self.warmup)
 
     @torch.no_grad()
-    def clamp(self) -> None:
-        if self.reading in ("clamped", "warm-up"):
+    def keep(self, epoch: int) -> None:
+        """α where its reading wants it, after a step."""
+        if self.is_fixed(epoch):
+            self.alpha.fill_(ALPHA)
+        elif self.reading in ("clamped", "warm-up"):
             self.alpha.clamp_(0, 1)
 
 

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from attnsem.files import checksum, held, rooted, write_arrays, write_json, writ
 from attnsem.model import Network
 from attnsem.paper import VARIANT, Settings, Variant
 from attnsem.runs import Run, cost, environment, lineage, parent_of
-from attnsem.training import Learner, Progress, Split, fit, out_of_fold, seed_torch
+from attnsem.training import Learner, Progress, Split, fit, out_of_fold, seed_torch, set_modes
 
 TRAINED = {
     1: ("backbone", "classifier"),
@@ -78,6 +79,8 @@ def train(
             run.resume.unlink(missing_ok=True)
         return run
     fabric = launched(device, precision=settings.precision, processes=processes, nodes=nodes)
+    if (own := fabric.strategy.precision.precision) != settings.precision:
+        raise StudyError(f"a {fabric.device.type} has no precision {settings.precision}; give {own} or 32-true")
     with held_by_all(fabric, run.folder, wait=wait):
         if not run.complete:  # the process that was waited for may have been at the same
             run_stage(fabric, settings, run, parent, prepared, origin)
@@ -149,6 +152,7 @@ def run_stage(
     fabric: Fabric, settings: Settings, run: Run, parent: Run | None, prepared: Prepared, origin: dict
 ) -> None:
     network = network_of(settings, len(prepared.labels), parent and parent.state()).to(fabric.device)
+    refuse_sizes(network, settings, len(prepared.ids(settings.train_split)))
     train_split, test_split = splits(fabric, network, prepared, settings, parent)
     scored, trained = scored_part(settings), trained_parts(settings, network)
     learner = Learner(fabric, network, settings, trained, scored)
@@ -158,6 +162,39 @@ def run_stage(
         write_scores(run, prepared, settings, {"scores": logits[scored]} | logits)
         write_manifest(run, prepared, settings, origin, progress, fabric)
         run.resume.unlink(missing_ok=True)
+
+
+@torch.no_grad()
+def refuse_sizes(network: Network, settings: Settings, images: int) -> None:
+    """StudyError where a layer refuses images of that size, or BatchNorm the smallest batch of an epoch's `images`."""
+    state, size = deepcopy(network.state_dict()), settings.image_size
+    set_modes(network, trained_parts(settings, network), settings)
+
+    def fault(batch: int, side: int) -> str:
+        try:
+            x = network.forward_features(torch.zeros(batch, 3, side, side, device=network.backbone.mean.device))
+            if x.dim() != 4 or x.shape[1] != network.backbone.channels:
+                shapes = f"features {tuple(x.shape)}, not (N, {network.backbone.channels}, h, w)"
+                raise StudyError(f"backbone {settings.backbone} gives {shapes}; mend what it returns, or its channels")
+            network.forward_head(x)
+        except StudyError:
+            raise
+        except Exception as error:  # of whatever network
+            return str(error).partition("\n")[0] or type(error).__name__
+        is_enough = x.shape[2:].numel() > (network.attention is not None)
+        return "" if is_enough else f"its map has {x.shape[2]} × {x.shape[3]} positions"
+
+    smallest = images % settings.batch_size or settings.batch_size
+    batch = min(smallest, 2)
+    if reason := fault(batch, size):
+        if smallest == 1 < images and not fault(2, size):
+            batch_size = next(n for n in [*range(settings.batch_size + 1, images), images] if images % n != 1)
+            raise StudyError(f"the last batch of an epoch has one image ({reason}); give batch_size {batch_size}")
+        sides = sorted(range(32, 545, 32), key=lambda side: (side < size, abs(side - size)))
+        side = next((side for side in sides if not fault(batch, side)), None)
+        remedy = f"prepare and train with image_size {side}" if side else "give another backbone"
+        raise StudyError(f"backbone {settings.backbone} cannot take images of {size} pixels ({reason}); {remedy}")
+    network.load_state_dict(state)
 
 
 def splits(

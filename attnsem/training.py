@@ -120,6 +120,7 @@ class Learner:
         parts = {name: list(getattr(network, name).parameters()) for name in trained}
         groups = [{"params": part, "scale": scales.get(name, 1.0)} for name, part in parts.items()]
         self.model, self.optimizer = fabric.setup(network, sgd(groups, settings))
+        self.scaler = getattr(fabric.strategy.precision, "scaler", None)  # of the loss, under 16-mixed
 
     def loss(self, output: Output, targets: Tensor, images: int, similarity: Tensor | None) -> Tensor:
         """Of a batch: images, of all processes together."""
@@ -133,18 +134,20 @@ class Learner:
         return loss
 
     def step(self, loss: Tensor, epoch: int) -> Tensor:
-        """Returns whether loss and gradient are finite, on the device."""
+        """Returns whether loss and gradient, where its scale is 1 or less, are finite, on the device."""
         self.optimizer.zero_grad()
         self.fabric.backward(loss * self.fabric.world_size)  # the processes' gradients are averaged
         gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
-        is_finite = loss.isfinite() & torch.nn.utils.get_total_norm(gradients).isfinite()
+        is_finite = torch.nn.utils.get_total_norm(gradients).isfinite()
+        if self.scaler is not None:
+            is_finite |= self.scaler.get_scale() > 1  # the scale may have made it so: the step is skipped, it is halved
         fusion = self.network.fusion
         if fusion is not None and fusion.is_fixed(epoch):
-            fusion.alpha.grad = None  # neither decays nor gathers momentum
+            fusion.alpha.grad.zero_()  # gathers no momentum
         self.optimizer.step()
         if fusion is not None:
-            fusion.clamp()
-        return is_finite
+            fusion.keep(epoch)
+        return is_finite & loss.isfinite()
 
 
 def sgd(parameters: object, settings: Settings) -> torch.optim.SGD:
@@ -169,6 +172,8 @@ def fit(learner: Learner, run: Run, train: Split, test: Split, origin: dict) -> 
         row = {"epoch": epoch + 1, "loss": train_epoch(learner, train, epoch), "lr": settings.lr_at(epoch)}
         if fusion is not None:
             row["alpha"] = fusion.weight.item()
+        if learner.scaler is not None:
+            row["loss_scale"] = learner.scaler.get_scale()
         if settings.evaluate_every and (epoch + 1) % settings.evaluate_every == 0:
             logits = evaluate(fabric, learner.network, test)
             row["mAP"] = 100 * mean_average_precision(test.targets.numpy(), logits[learner.scored])
@@ -184,9 +189,10 @@ def train_epoch(learner: Learner, train: Split, epoch: int) -> float:
     """Mean loss an image, over all processes.
 
     Raises StudyError at the end of an epoch in which a loss or the gradient was not finite, naming the first such
-    step and its images; until then nothing is read back from the device.
+    step and its images, or in which, the last one, no step was taken; until then nothing is read from the device.
     """
-    fabric, settings = learner.fabric, learner.settings
+    fabric, settings, scaler = learner.fabric, learner.settings, learner.scaler
+    scale = scaler and scaler.get_scale()
     total, first_fault = torch.zeros((), device=fabric.device), torch.full((), math.inf, device=fabric.device)
     for group in learner.optimizer.param_groups:
         group["lr"] = settings.lr_at(epoch) * group["scale"]
@@ -199,8 +205,11 @@ def train_epoch(learner: Learner, train: Split, epoch: int) -> float:
         first_fault = torch.where(learner.step(loss, epoch), first_fault, first_fault.clamp(max=step))
         total += loss.detach() * images
     mean = fabric.all_reduce(total, reduce_op="sum").item() / len(train.targets)
-    if math.isfinite(first_fault.item()):
-        refuse_not_finite(train, int(first_fault.item()), epoch)
+    fault = fabric.all_reduce(first_fault, reduce_op="min").item()
+    if scaler and epoch + 1 == settings.epochs and scaler.get_scale() == scale * scaler.get_backoff_factor() ** steps:
+        fault = min(fault, 0)
+    if math.isfinite(fault):
+        refuse_not_finite(train, int(fault), epoch)
     return mean
 
 
@@ -209,7 +218,7 @@ def refuse_not_finite(train: Split, step: int, epoch: int) -> None:
     rows = train.order(epoch)[step * size :][:size]
     names = [train.ids[row] for row in rows] if train.ids else rows.tolist()
     place = f"stage {settings.stage} is not finite in epoch {epoch + 1}, step {step + 1}, with the images"
-    remedy = f"the state before that epoch is kept, give a smaller lr than {settings.lr}"
+    remedy = f"give a smaller lr than {settings.lr}, or precision 32-true, and another folder by -p runs"
     raise NotFiniteError(f"the loss or gradient of {place} {', '.join(map(str, names))}; {remedy}")
 
 
@@ -270,6 +279,7 @@ def evaluate(fabric: Fabric, network: Network, split: Split, parts: Sequence[str
 
 def save(learner: Learner, progress: Progress, run: Run, origin: dict) -> None:
     state = {"network": learner.network.state_dict(), "optimizer": learner.optimizer.state_dict()}
+    state["scaler"] = learner.fabric.strategy.precision.state_dict()
     write_tensors(run.resume, state | {"progress": asdict(progress), "origin": origin})
     write_table(run.folder / "history.csv", pd.DataFrame(progress.history), index=False)
 
@@ -281,4 +291,6 @@ def restored(learner: Learner, run: Run) -> Progress:
     state = load_tensors(run.resume)
     learner.network.load_state_dict(state["network"])
     learner.optimizer.load_state_dict(state["optimizer"])
+    if state.get("scaler"):
+        learner.scaler.load_state_dict(state["scaler"])
     return Progress(**state["progress"])

@@ -1,4 +1,7 @@
+import inspect
+import sys
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import timm
@@ -6,7 +9,7 @@ import torch
 import torchvision
 
 from attnsem import StudyError
-from attnsem.backbones import build
+from attnsem.backbones import IMAGENET, IN_HALVES, build
 
 WEIGHTS = Path(__file__).parents[2] / "shared/weights"
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
@@ -43,6 +46,64 @@ def test_torchvision_trunk_is_torchvisions_own(tmp_path, images, name, channels,
         if layers:
             pooled = getattr(net, layers)(features.mean((2, 3)))
             assert torch.allclose(pooled, net((images - MEAN) / STD), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "layer"),
+    [
+        ("googlenet", 64, "avgpool"),
+        ("inception_v3", 96, "avgpool"),
+        ("regnet_y_400mf", 64, "avgpool"),
+        ("swin_t", 64, "avgpool"),
+        ("swin_v2_t", 64, "avgpool"),
+        ("maxvit_t", 224, "classifier.0"),
+        ("shufflenet_v2_x0_5", 64, "fc"),
+        ("mnasnet0_5", 64, "classifier.1"),
+    ],
+)
+def test_features_are_what_torchvisions_own_pooling_is_given(tmp_path, name, size, layer):
+    """`layer` is the pooling or, where that is no module, what comes after it."""
+    images, inputs = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)), []
+    net = torchvision.models.get_model(name).eval()
+    net.transform_input = True  # of Google's two, as it is with their ImageNet weights
+    net.get_submodule(layer).register_forward_pre_hook(lambda module, given: inputs.append(given[0]))
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    backbone = build(name, str(tmp_path / "net.pth")).eval()
+    with torch.inference_mode():
+        net((images - MEAN) / STD)
+        features = backbone(images)
+    assert features.shape[1] == backbone.channels == inputs[0].shape[1]
+    given = features if inputs[0].dim() == 4 else features.mean((2, 3))
+    assert (given - inputs[0]).abs().max() < 1e-4 * inputs[0].abs().max()
+
+
+def test_statistics_are_those_of_torchvisions_weights():
+    models, halves = torchvision.models, set()
+    for name in models.list_models(models):
+        statistics = models.get_model_weights(name).DEFAULT.transforms()
+        takes_halves = "transform_input" in inspect.getsource(sys.modules[models.get_model_builder(name).__module__])
+        if takes_halves or tuple(statistics.mean) != IMAGENET["mean"] or tuple(statistics.std) != IMAGENET["std"]:
+            halves.add(name)
+    assert halves == set(IN_HALVES)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("test_mambaout", 96), ("mambaout_femto", 64), ("swin_tiny_patch4_window7_224", 224), ("hieradet_small", 64)],
+)
+def test_timms_channels_last(name, size):
+    backbone = build(name).eval()
+    net = backbone.trunk[0].net
+    with torch.inference_mode():
+        features = backbone(torch.full((2, 3, size, size), 0.7))
+        rows = net.forward_features((torch.full((2, 3, size, size), 0.7) - backbone.mean) / backbone.std)
+    assert features.shape == (2, backbone.channels, size // 32, size // 32) and backbone.channels == net.num_features
+    assert torch.equal(features.permute(0, 2, 3, 1), rows)
+
+
+def test_a_network_of_one_image_size():
+    backbone = build("test_maxvit")  # 160 pixels
+    assert backbone(torch.rand(2, 3, 160, 160)).shape == (2, 128, 5, 5) and backbone.stride == 32
 
 
 def test_densenet_small(images):
@@ -98,9 +159,38 @@ def test_the_users_own(tmp_path, monkeypatch, images):
     assert backbone(images).shape == (2, 6, 4, 4)
     torch.save(backbone.trunk.state_dict(), tmp_path / "mine.pth")
     assert torch.equal(build("mine:net", str(tmp_path / "mine.pth"))(images), backbone(images))
-    for name, word in (("mine:bare", "channels"), ("mine:other", "other"), ("nowhere:net", "nowhere")):
-        with pytest.raises(StudyError, match=word):
+    for name, word in (("mine:bare", "channels"), ("mine:other", "other"), ("nowhere:net", "nowhere"), (":", "Empty")):
+        with pytest.raises(
+            StudyError, match=f"{word}.*; give module:function of a module in the shell's folder or on PYTHONPATH"
+        ):
             build(name)
+    with pytest.raises(StudyError, match="mine:net has no ImageNet weights; give -p weights none"):
+        build("mine:net", "imagenet")
+
+
+def test_the_users_own_is_found_from_the_shells_folder(tmp_path, monkeypatch):
+    (tmp_path / "from_here.py").write_text(
+        "import torch\ndef net():\n    net = torch.nn.Conv2d(3, 6, 16, 16)\n"
+        "    net.channels, net.stride = 6, (16, 16)\n    return net\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])
+    assert build("from_here:net").channels == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "source"), [("resnet18", "torchvision.models.get_model"), ("resnet10t", "timm.create_model")]
+)
+def test_imagenet_weights_that_cannot_be_had(monkeypatch, name, source):
+    def offline(*_, **__):
+        raise URLError("no route\nto any host")
+
+    monkeypatch.setattr(source, offline)
+    ways = "go online and run this again, or give -p weights PATH of a local file, or -p weights none"
+    with pytest.raises(
+        StudyError, match=rf"imagenet weights for backbone {name} cannot be had \(.*no route\S*; {ways}$"
+    ):
+        build(name, "imagenet")
 
 
 def test_densenets_old_key_names(tmp_path, images):
@@ -155,7 +245,9 @@ def test_a_file_that_would_run_code(tmp_path):
         ("densenet9", "none", "unknown backbone 'densenet9'"),
         ("squeezenet1_1", "nowhere.pth", r"no weight file nowhere\.pth"),
         ("densenet_small", "imagenet", "no ImageNet weights"),
-        ("vit_b_16", "none", "VisionTransformer has no convolutional trunk"),
+        ("vit_b_16", "none", "vit_b_16 has no feature map"),
+        ("test_vit", "none", "test_vit has no feature map"),
+        ("coat_tiny", "none", "coat_tiny has no feature map"),
     ],
 )
 def test_what_cannot_be_had(name, weights, message):

@@ -63,7 +63,7 @@ def test_another_reading_changes_the_network_that_is_built_and_nothing_after_it(
         network = stages.network_of(settings(3, dataset="scenes", gate="confidence"), labels=5)
         output = network(torch.rand(2, 3, 64, 64))
         assert output.fused.shape == (2, 5) and 0 < network.fusion.alpha.item() < 1
-        network.fusion.clamp()
+        network.fusion.keep(0)
         return [f"{name} {type(part).__name__} {part}" for name, part in network.named_modules()]
 
     usual = parts()

@@ -145,7 +145,7 @@ def test_fusion_starts_at_048_and_stays_between_0_and_1():
     assert fusion(ones, 0 * ones).tolist() == pytest.approx(np.full((1, 2), 0.48))
     for value, clamped in ((1.2, 1.0), (-0.3, 0.0), (0.6, 0.6)):
         fusion.alpha.data.fill_(value)
-        fusion.clamp()
+        fusion.keep(epoch=0)
         assert fusion.alpha.item() == pytest.approx(clamped)
 
 
@@ -267,7 +267,7 @@ def test_pooled_features_are_those_that_each_label_attends_to():
         ("sigmoid", 1 / (1 + np.exp(-1.3)), [False, False]),
         ("unbounded", 1.3, [False, False]),
         ("warm-up", 1.0, [True, False]),
-        ("fixed", 1.3, [True, True]),
+        ("fixed", 0.48, [True, True]),
     ],
 )
 def test_readings_of_alpha(reading, raised, fixed):
@@ -276,7 +276,7 @@ def test_readings_of_alpha(reading, raised, fixed):
     assert fusion(ones, 0 * ones).tolist() == pytest.approx(np.full((1, 2), 0.48))
     assert [fusion.is_fixed(epoch) for epoch in (0, 1)] == fixed
     fusion.alpha.data.fill_(1.3)
-    fusion.clamp()
+    fusion.keep(epoch=1)
     assert fusion.weight.item() == pytest.approx(raised)
 
 
