@@ -21,7 +21,7 @@ from attnsem.analysis import tables
 from attnsem.analysis.rows import run_of_row
 from attnsem.analysis.tables import Row
 from attnsem.files import rooted, write_table
-from attnsem.model import Fusion, SEBlock, SemanticPart
+from attnsem.model import SEBlock, SemanticPart
 
 KEPT = ("feature_cache", "batch_size", "epochs", "lr", "lr_step", "precision")
 
@@ -48,22 +48,6 @@ class BareConvs(SemanticPart):
         super().__init__(**sizes)
         for name, block in self.convs.items():
             self.convs[name] = nn.Conv2d(block[0].in_channels, block[0].out_channels, 1)
-
-
-class SigmoidFusion(Fusion):
-    """α is the sigmoid of what is learned, and so never reaches 0 or 1."""
-
-    def __init__(self, limits: tuple[float, float]):
-        super().__init__(limits)
-        del self.alpha
-        self.logit = nn.Parameter(torch.tensor(paper.ALPHA).logit())
-
-    @property
-    def alpha(self) -> torch.Tensor:
-        return self.logit.sigmoid()
-
-    def clamp(self) -> None:
-        pass
 
 
 def reduced(reduction: int) -> type[SEBlock]:
@@ -106,7 +90,6 @@ READINGS = [
     Reading("8", "SE reduction 4", patched=(model, "SEBlock", reduced(4))),
     Reading("8", "SE reduction 32", patched=(model, "SEBlock", reduced(32))),
     Reading("9", "no biases in SE's layers", patched=(model, "SEBlock", WithoutBiases)),
-    Reading("10", "α by a sigmoid", row="proposed, confidence gate", patched=(model, "Fusion", SigmoidFusion)),
     Reading("12", "three times the epochs", times=3),
     Reading("19", "S from stage 1's classifier", stage2=True),
     Reading("19", "S from stage 1's classifier", row="attention pooling, α fixed", stage2=True),
