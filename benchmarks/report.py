@@ -28,6 +28,22 @@ Written by the commands below from the files in [results](results); none of it i
   study did not take do to mAP; CHOICES.md has the answers.
 
 On a GPU: `python -m benchmarks --device cuda`, likewise `growth`.
+
+What the study does by default:
+
+- Images are decoded and resized once, by `00_prepare_data`. Training reads uint8 arrays that are mapped, not loaded,
+  ahead of the step that needs them, and crops and flips them on the device.
+- Memory layout is channels_last. `precision=auto` is bfloat16 by autocast where the hardware multiplies it (GPUs
+  since Ampere; CPUs with AVX512-BF16 or AMX) and float32 elsewhere; the manifest says which it was. `-p precision
+  32-true` is the paper's float32, IEEE's: TF32 is always off.
+- `-p feature_cache 4` lets frozen stages (2, 3, and 1 with `train_backbone False`) train on four stored augmented
+  views of each image. All variants, gates and seeds with the same frozen backbone share one cache; its size is
+  printed before it is written.
+- `-p compile True` is torch.compile. It is off: it wants a C++ compiler, DenseNet-121 took 152 s to compile on two
+  cores the first time (72 s with torch's cache), longer than any stage of `scenes`, for a gain of a tenth afterwards
+  (1.10×, 1.04 to 1.30 over three rounds), so that it pays from some ten thousand images on. On a GPU it is not
+  measured yet.
+- On a CPU freed memory is kept for the next batch (glibc only).
 """
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from attnsem import StudyError
 from attnsem.analysis import claims, tables
 from attnsem.analysis.results import PARTS, as_markdown, readings_of
-from attnsem.analysis.rows import BASELINE, LONGER, REPAIR
+from attnsem.analysis.rows import BASELINE, LONGER
 from attnsem.files import ROOT, checksum, read_arrays, read_json, rooted, write, write_arrays, write_json, write_table
 from attnsem.runs import Run
 
@@ -25,18 +25,14 @@ Written by `python -m results.record`; none of it is typed. A folder is
 targets, `metrics.json` the nine readings of the full scores and the mAP of each part, `history.csv` an epoch a line,
 `manifest.json` parameters, revision, versions, machine, seconds and checksums. Below `val/` are the runs by which
 learning rates were chosen, without scores, or `stage<n>-draws.json` with every draw of a search.
-`differences-stage<n>.csv` and `claims-stage<n>.csv` are the paired bootstraps of the README's tables, over images and
-seeds.
+`differences-stage<n>.csv` and `claims-stage<n>.csv` are the paired bootstraps of the tables below, over images and
+seeds; `stages.csv` has every recorded stage. [findings.md](findings.md) reads the runs on other backbones.
 
 mAP in %, not interpolated, difficult ignored, unless named: y′ is the backbone's own classifier, ŷ_att the attention
 with confidence maps, ỹ the semantic part or the control that stands in its place, ŷ the fusion. `baseline` is the
 backbone alone, after stage 1. Δ mAP is in points, with its 95 % bootstrap interval over test images and seeds.
 """
-README_ROWS = (  # results/README.md has all
-    *(BASELINE, "att", "se", "proposed", "se5_conv5", "proposed, confidence gate", LONGER, *OTHERS[2:], "two_layer"),
-    *("shuffled, confidence gate, α fixed", REPAIR, "proposed, confidence gate, out-of-fold baseline"),
-    *("proposed, pooled gate, semantic loss", f"{REPAIR}, 4 channels", f"{REPAIR}, text similarity"),
-)
+BACKBONE = "densenet121"  # the paper's, whose claims the README shows
 MARKS = "<!-- results -->\n", "<!-- end of results -->"
 
 
@@ -108,9 +104,19 @@ def delta(row: pd.Series) -> str:
 
 
 def claim_lines(folder: Path, dataset: str, stage: int) -> pd.DataFrame:
+    """Every claim under every reading of α, as claims.tested wrote them."""
     table = pd.read_csv(folder / dataset / f"claims-stage{stage}.csv").rename(columns={"Δ": "Δ mAP"})
-    columns = {"Δ (95 % CI)": table.apply(delta, axis=1), "p (Holm)": table["p"].map("{:.3f}".format)}
-    return table[["claim", "rows", "seeds", "verdict"]].assign(**columns).replace("nan", "")
+    printed = {name: table[name].map("{:+.1f}".format).replace("+nan", "") for name in ("printed", "from its cells")}
+    p = table["p"].map("{:.3f}".format).replace("nan", "")
+    table = table.assign(**printed, **{"Δ (95 % CI)": table.apply(delta, axis=1), "p (Holm)": p})
+    return table[["claim", *printed, "rows", "Δ (95 % CI)", "seeds", "p (Holm)", "verdict"]]
+
+
+def claims_shown(folder: Path, dataset: str, stage: int) -> pd.DataFrame:
+    """A line a claim: as printed where that can be tested, else under the first reading of α under which it can."""
+    table = claim_lines(folder, dataset, stage)
+    order = (table["verdict"] == "not testable").sort_values(kind="stable").index
+    return table.loc[order].drop_duplicates("claim").sort_index()
 
 
 def channels_and_dependencies(folder: Path, dataset: str, stage: int) -> list[pd.DataFrame]:
@@ -141,8 +147,8 @@ def heading(folder: Path, dataset: str, stage: int) -> str:
     return f"{folder.name}, {dataset}, after stage {stage}: {backbone}"
 
 
-def recorded_stages(results: Path = ROOT / "results") -> pd.DataFrame:
-    """mAP (%) of every recorded stage that was tested: of each part, and three more readings of what it trains."""
+def recorded_stages(results: Path = ROOT / "results") -> str:
+    """results/stages.csv: mAP (%) of every tested stage: of each part, and three more readings of what it trains."""
     rows = []
     for path in sorted(results.rglob("scores.npz"), key=lambda path: path.parent.parts):
         run = Run(path.parent)
@@ -158,25 +164,29 @@ def recorded_stages(results: Path = ROOT / "results") -> pd.DataFrame:
         row |= {sign: parts.get(part, "") for part, sign in PARTS.items()}
         row |= {name: readings[(name, "ignore")] for name in ("11-point", "all-point")}
         rows.append(row | {"lowest of nine": readings.min()})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).round(2).to_csv(index=False, lineterminator="\n")
 
 
 def with_results(text: str) -> str:
-    """The README's text with its marked part written anew from what is recorded now."""
-    parts = []
-    for place in places():
-        table = summary(*place)
-        table = table[table["row"].isin(README_ROWS)]
-        page = [table, claim_lines(*place), *channels_and_dependencies(*place)]
-        parts += [f"### {heading(*place)}\n", *map(as_markdown, page)]
+    """The README's text with its marked part, the paper's claims on the paper's backbone, written anew."""
+    shown = [place for place in places() if backbone_of(place) == BACKBONE]
+    parts = [f"**{heading(*place)}**\n\n{as_markdown(claims_shown(*place))}" for place in shown]
     before, rest = text.split(MARKS[0])
     return before + MARKS[0] + "\n".join(parts) + MARKS[1] + rest.split(MARKS[1])[1]
 
 
+def backbone_of(place: tuple[Path, str, int]) -> str:
+    first = next(row for row in tables.read_rows(*place).values() if row.files)
+    return Run(first.files[0][0].parent).settings.backbone
+
+
 def page() -> str:
-    """results/README.md: every row, and every recorded stage."""
-    rows = [f"## {heading(*place)}\n\n{as_markdown(summary(*place))}\n" for place in places()]
-    return f"{PAGE}\n{''.join(rows)}## Every recorded stage\n\n{as_markdown(recorded_stages())}"
+    """results/README.md: every row, the claims, and what notebooks 09 and 10 wrote."""
+    parts = []
+    for place in places():
+        shown = [summary(*place), claim_lines(*place), *channels_and_dependencies(*place)]
+        parts += [f"## {heading(*place)}\n", *map(as_markdown, shown)]
+    return f"{PAGE}\n" + "\n".join(parts)
 
 
 if __name__ == "__main__":
@@ -192,3 +202,4 @@ if __name__ == "__main__":
     readme = ROOT / "README.md"
     readme.write_text(with_results(readme.read_text()))
     (ROOT / "results/README.md").write_text(page())
+    (ROOT / "results/stages.csv").write_text(recorded_stages())

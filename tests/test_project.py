@@ -50,8 +50,15 @@ def test_ci_runs_the_readmes_command():
         assert words in readme
 
 
-def test_readme_and_choices_name_only_files_there_are():
-    for document in ("README.md", "CHOICES.md", "data/README.md"):
+def test_the_readme_is_read_in_a_few_minutes():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.split()) <= 1500 and len(text.splitlines()) <= 200
+
+
+def test_pages_name_only_files_there_are():
+    pages = [path.relative_to(ROOT).as_posix() for path in tracked("*.md")]
+    assert {"README.md", "CHOICES.md", "data/README.md", "grids/README.md", "results/findings.md"} <= {*pages}
+    for document in pages:
         text = (ROOT / document).read_text()
         for target in re.findall(r"\]\(([^)#:]+)\)", text):
             assert ((ROOT / document).parent / target).exists(), f"{document} links to {target}"

@@ -18,7 +18,7 @@ from attnsem.analysis import tables
 from attnsem.analysis.results import readings_of
 from attnsem.files import ROOT, checksum, read_json, rooted
 from attnsem.runs import Run
-from results.record import page, places, with_results
+from results.record import page, places, recorded_stages, with_results
 
 ROUNDING = 0.02  # points of mAP that float16 may cost, by ties, in many images; in few a single tie costs more
 
@@ -118,6 +118,7 @@ def broken_data(results: Path, data: Path) -> Iterator[str]:
 
 def broken_tables() -> Iterator[str]:
     pages = {"README.md": with_results, "results/README.md": lambda text: page()}
+    pages["results/stages.csv"] = lambda text: recorded_stages()
     for name, write in pages.items():
         text = (ROOT / name).read_text()
         if text != write(text):
