@@ -55,7 +55,7 @@ def train(
     parent = parent_of(settings, rooted(parents or runs))
     if parent is not None:
         settings = paper.inherit(settings, parent.settings)
-    prepared = Prepared.load(settings.dataset, data)
+    prepared = Prepared.load(str(parameters["dataset"]), data)
     run = Run.of(settings, runs)
     begun = run.origin  # read once: of an interrupted run it is in the file of its whole state
     if settings.precision == "auto":

@@ -44,6 +44,8 @@ class Channels:
         StudyError if it has no attention.
         """
         settings, prepared = run.settings, Prepared.load(run.settings.dataset, rooted(data))
+        if run.manifest["data_fingerprint"] != prepared.fingerprint:
+            raise StudyError(f"{run.folder} was trained on another state of {prepared.name} than {rooted(data)} has")
         network, split = stages.load(run), run.settings.test_split
         if network.attention is None:
             raise StudyError("this network has no attention channels; choose a row that has, such as proposed")

@@ -1,6 +1,7 @@
 """A data set whose images have been resized once to uint8 arrays (section 3.1), read without its source."""
 
 import os
+import shlex
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import StringIO
@@ -12,9 +13,11 @@ from PIL import Image
 
 from attnsem import StudyError
 from attnsem.arrays import Images
+from attnsem.datasets import NAMES, table
 from attnsem.datasets.dataset import Dataset
 from attnsem.datasets.storage import fill, mapped, read_seal
 from attnsem.files import held, read_json, rooted, write_json
+from attnsem.paper import is_table, name_of
 
 
 def prepare(dataset: Dataset, *, data: Path, train_size: int, image_size: int) -> "Prepared":
@@ -31,13 +34,16 @@ def prepare(dataset: Dataset, *, data: Path, train_size: int, image_size: int) -
             "splits": dataset.splits,
             "targets": dataset.targets.to_csv(lineterminator="\n"),
             "boxes": dataset.boxes.to_csv(index=False, lineterminator="\n"),
+            "source": dataset.source,
             "notes": dataset.notes,
             "fingerprint": dataset.fingerprint,
         }
         path = place / "dataset.json"
-        if path.exists() and (earlier := read_json(path)["fingerprint"]) != dataset.fingerprint:
-            change = f"fingerprint {earlier[:12]}, now {dataset.fingerprint[:12]}"
+        if path.exists() and (earlier := read_json(path))["fingerprint"] != dataset.fingerprint:
+            change = f"fingerprint {earlier['fingerprint'][:12]}, now {dataset.fingerprint[:12]}"
             remedy = f"delete it and {arrays}, or name another folder by -p data"
+            if (other := earlier.get("source", {}).get("path")) and other != dataset.source["path"]:
+                change, remedy = f"it was made of {other}", "rename one of the two tables, or give another -p data"
             raise StudyError(
                 f"the source of {dataset.name} has changed since {place} was prepared ({change}); {remedy}"
             )
@@ -66,6 +72,25 @@ def resize(dataset: Dataset, split: str, size: int, folder: Path) -> None:
     write_json(listing, {"ids": list(ids), "sha256": read_seal(target)["sha256"]})
 
 
+def check_source(dataset: str, data: str | Path) -> None:
+    """StudyError where `dataset` is the path of a table, and what is prepared under its name was made of another.
+
+    A table that has moved, or is there no more, may go by its earlier path.
+    """
+    path, place = rooted(dataset), rooted(data) / "prepared" / name_of(dataset)
+    if not is_table(dataset) or not (place / "dataset.json").exists():
+        return
+    description = read_json(place / "dataset.json")
+    source = description.get("source") or {"path": str(path.resolve())}
+    is_same = source["path"] == str(path.resolve())
+    if path.is_file() and source != table.source_of(path):
+        is_same = table.load(path).fingerprint == description["fingerprint"]
+    if not is_same:
+        remedy = f"if it is the same table, changed, delete {place} and run 00_prepare_data again"
+        remedy += ", if it is another one, rename it, or give another -p data and -p runs"
+        raise StudyError(f"{path} is not what {place} was prepared from, {source['path']} as it was then; {remedy}")
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A prepared data set, read without its source.
@@ -85,12 +110,15 @@ class Prepared:
     fingerprint: str
 
     @classmethod
-    def load(cls, name: str, data: Path) -> "Prepared":
-        folder = rooted(data)
+    def load(cls, dataset: str, data: str | Path) -> "Prepared":
+        """dataset: its name, or the path of the user's own table, which must be the one that was prepared."""
+        folder, name = rooted(data), name_of(dataset)
         path = folder / "prepared" / name / "dataset.json"
         if not path.exists():
-            command = f"papermill 00_prepare_data.ipynb out.ipynb -p dataset {name}"
+            source = dataset if dataset in NAMES or is_table(dataset) else f"path/to/{name}.csv"
+            command = f"papermill 00_prepare_data.ipynb out.ipynb -p dataset {shlex.quote(source)}"
             raise StudyError(f"{name} is not prepared under {folder}; run: {command}")
+        check_source(dataset, folder)
         description = read_json(path)
         targets = pd.read_csv(StringIO(description["targets"]), index_col=0, dtype={0: str}).astype(np.int8)
         return cls(

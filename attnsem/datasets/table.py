@@ -11,6 +11,7 @@ import pandas as pd
 
 from attnsem import StudyError
 from attnsem.datasets.dataset import BOX_COLUMNS, SPLITS, Dataset, of_files, read_image
+from attnsem.files import checksum
 
 VALUES = {"1": 1, "0": 0, "-1": -1, "": -1, "1.0": 1, "0.0": 0, "-1.0": -1}  # pandas writes 1.0 beside empty cells
 RESERVED = ("mAP", "labels_without_positives")  # columns that stand beside the labels' in tables of AP
@@ -43,8 +44,18 @@ def load(path: Path) -> Dataset:
     unlabelled = (targets != 1).all(axis=1).sum()
     notes = [f"{unlabelled} of {len(targets)} images have no label; they are kept."] if unlabelled else []
     notes += _warnings(splits, targets)
-    name, boxes = path.stem, _boxes(path.with_name(f"{path.stem}_boxes.csv"), labels, paths)
-    return of_files(paths, name=name, images=name, splits=splits, targets=targets, boxes=boxes, notes=tuple(notes))
+    fields = {"splits": splits, "targets": targets, "boxes": _boxes(_boxes_of(path), labels, paths)}
+    return of_files(paths, name=path.stem, images=path.stem, **fields, source=source_of(path), notes=tuple(notes))
+
+
+def source_of(path: Path) -> dict[str, str]:
+    """Where the table lies, and SHA-256 of it and of its boxes, as far as there are files."""
+    files = {"table": path, "boxes": _boxes_of(path)}
+    return {"path": str(path.resolve())} | {name: checksum(file) for name, file in files.items() if file.is_file()}
+
+
+def _boxes_of(path: Path) -> Path:
+    return path.with_name(f"{path.stem}_boxes.csv")
 
 
 def _read(path: Path, required: list[str]) -> pd.DataFrame:
