@@ -226,7 +226,10 @@ def write_manifest(
     write_json(run.folder / "manifest.json", origin | manifest | machine)
 
 
-def value_of(text: str) -> object:
+def value_of(name: str, text: str) -> object:
+    is_text = name not in Settings.model_fields or Settings.model_fields[name].annotation is str
+    if text != "None" and name != "wait" and is_text:
+        return text
     with suppress(ValueError, SyntaxError):
         return ast.literal_eval(text)
     return text
@@ -239,7 +242,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1, help="on each node, one for each GPU")
     parser.add_argument("--nodes", type=int, default=1)
     arguments = parser.parse_args()
-    parameters = {name: value_of(value) for name, value in arguments.p}
+    parameters = {name: value_of(name, value) for name, value in arguments.p}
     try:
         train(arguments.stage, processes=arguments.processes, nodes=arguments.nodes, **parameters)
     except StudyError as error:

@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attnsem import StudyError, stages
+from attnsem import StudyError, paper, stages
+from attnsem.analysis.channels import named
 from attnsem.datasets import load
 from attnsem.datasets.prepared import Prepared, prepare
+from attnsem.datasets.similarity import similarity
+from attnsem.files import file_name
+from attnsem.notebook import argument
+from attnsem.runs import command
 
 SIZES = {"train_size": 40, "image_size": 32}
 SMALL = {"backbone": "densenet_small", "weights": "none", "epochs": 1, "batch_size": 5, "device": "cpu"}
@@ -23,7 +28,7 @@ def table(folder, labels=LABELS, *, names=None, seed=0, stem="labels", unlabelle
     targets[15:17] = [[0], [1]]
     rows = [",".join(f'"{name}"' for name in ("image", "split", *labels))]
     for number, (name, row) in enumerate(zip(names, targets, strict=True)):
-        Image.fromarray(random.integers(0, 256, (40, 40, 3), np.uint8)).save(folder / name)
+        Image.fromarray(random.integers(0, 256, (40, 40, 3), np.uint8)).save(folder / name, "jpeg")
         split = "train" if number < 12 else "val" if number < 15 else "test"
         cells = [unlabelled] * len(labels) if unlabelled and split == "test" else row
         rows.append(",".join([f'"{name}"', split, *map(str, cells)]))
@@ -83,3 +88,72 @@ def test_a_table_that_is_not_prepared_is_asked_for_by_its_path(tmp_path):
     table(tmp_path, stem="birds")
     with pytest.raises(StudyError, match=r"did you mean .*/birds.csv\?"):
         load(str(tmp_path / "birds"), data=tmp_path)
+
+
+ODD = ["NA", "nan", "None", "null", "Unnamed: 0", "1", "1.0", "True", "index", "a", "a.1", "cat, black", "mean", "猫"]
+ODD_IDS = ["NA", "nan", "null.jpg", "None", "000014", "14", "1e5", "True", "a,b.jpg", "a\nb.jpg", "a\rb.jpg"]
+
+
+def test_labels_and_images_come_through_whatever_they_are_called(tmp_path):
+    names = ODD_IDS + [f"{number}.jpg" for number in range(9)]
+    path = table(tmp_path, ODD, names=names)
+    source, known = load(str(path), data=tmp_path), prepared(path, tmp_path)
+    assert known.labels == source.labels == tuple(ODD)
+    assert known.all_targets.equals(source.targets) and list(known.all_targets) == ODD
+    assert known.ids("train") == tuple(names[:12])
+    assert Prepared.load(str(path), tmp_path).targets("test").shape == (5, len(ODD))
+
+
+def test_boxes_come_through_whatever_their_labels_are_called(tmp_path):
+    path = table(tmp_path, ["NA", "null"], names=["NA", *(f"{number}.jpg" for number in range(19))])
+    path.with_name("labels_boxes.csv").write_text("image,label,xmin,ymin,xmax,ymax\nNA,null,0,0,20,40\n")
+    assert prepared(path, tmp_path).boxes.iloc[0].tolist() == ["NA", "null", 0, 0, 0.5, 1, 0]
+
+
+def test_similarities_come_through_whatever_their_labels_are_called(tmp_path):
+    labels = ["NA", "null", "2021", "1.0", "True"]
+    cells = np.eye(5) + 0.5
+    rows = [["", *labels], *([label, *map(str, row)] for label, row in zip(labels, cells, strict=True))]
+    (tmp_path / "alike.CSV").write_text("\r\n".join(map(",".join, rows)), "utf-8-sig")
+    assert np.allclose(similarity(tmp_path / "alike.CSV", labels), (1 - np.eye(5)) / 4)
+
+
+@pytest.mark.parametrize("name", ["2021", "1e5", "nan", "inf", "1_000", "True", "None", "000014"])
+def test_what_papermill_takes_for_a_number_goes_as_it_is(name):
+    assert argument("dataset", name) == f"-r dataset {name}"
+    assert f"-r dataset {name}" in command(paper.settings(1, dataset=name))
+    assert stages.value_of("dataset", name) == (name if name != "None" else None)
+
+
+def test_an_argument_that_has_a_space_is_in_quotes():
+    assert argument("runs", "my runs") == "-p runs 'my runs'" and argument("seed", 3) == "-p seed 3"
+    assert stages.value_of("epochs", "3") == 3 and stages.value_of("wait", "True") is True
+
+
+def test_labels_are_named_with_commas_between_and_quotes_around_a_comma():
+    assert named('NA, "cat, black" ,1', ["NA", "1", "cat, black"], "no") == ["NA", "cat, black", "1"]
+    assert named("", ["a"], "no") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("traffic light", "traffic light.png"),
+        ("猫", "猫.png"),
+        ("a/b", "a%2Fb.png"),
+        ("/etc/passwd", "%2Fetc%2Fpasswd.png"),
+        ("../up.jpg", "..%2Fup.jpg.png"),
+        ("a:b*?", "a%3Ab%2A%3F.png"),
+        ("CON", "%CON.png"),
+        ("nul.jpg", "%nul.jpg.png"),
+        ("common", "common.png"),
+        ("a\\b\n", "a%5Cb%0A.png"),
+    ],
+)
+def test_a_name_is_one_file_in_its_folder_on_every_system(name, file):
+    assert file_name(name, ".png") == file
+
+
+def test_a_long_name_is_short_and_still_its_own():
+    names = {file_name("猫" * 200 + end, ".png") for end in "ab"}
+    assert len(names) == 2 and all(len(name.encode()) < 130 for name in names)

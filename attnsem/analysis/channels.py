@@ -1,5 +1,6 @@
 """What a run makes of a data set's test images before its semantic part: a channel of attention for each label."""
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -150,8 +151,10 @@ def kernel_change(run: Run, parent: Run) -> float:
 
 
 def named(text: str, names: Sequence[str], unknown: str) -> list[str]:
-    """Those in the text, with commas between; StudyError that begins with `unknown` on one that is not of `names`."""
-    listed = [name.strip() for name in text.split(",") if name.strip()]
+    """Those in the text, with commas between, and quotes around one that has a comma itself.
+
+    StudyError that begins with `unknown` on one that is not of `names`."""
+    listed = [name.strip() for name in next(csv.reader([text], skipinitialspace=True), []) if name.strip()]
     for name in listed:
         if name not in names:
             more = ", …" if len(names) > 40 else ""

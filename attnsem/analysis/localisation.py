@@ -155,7 +155,7 @@ class Localisation:
         """Pointing game, means over images (%): a row each of what is compared, columns the labels and their mean."""
         means = {name: 100 * pd.DataFrame(hits, columns=self.labels).mean() for name, hits in self.hits.items()}
         table = pd.DataFrame(means).T
-        return table.assign(mean=table.mean(axis=1))
+        return table.assign(**{"mean of labels": table.mean(axis=1)})
 
     @cached_property
     def vs_others(self) -> pd.DataFrame:

@@ -1,7 +1,6 @@
 """A data set whose images have been resized once to uint8 arrays (section 3.1), read without its source."""
 
 import os
-import shlex
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import StringIO
@@ -17,6 +16,7 @@ from attnsem.datasets import NAMES, table
 from attnsem.datasets.dataset import Dataset
 from attnsem.datasets.storage import fill, mapped, read_seal
 from attnsem.files import held, read_json, rooted, write_json
+from attnsem.notebook import argument
 from attnsem.paper import is_table, name_of
 
 
@@ -116,19 +116,21 @@ class Prepared:
         path = folder / "prepared" / name / "dataset.json"
         if not path.exists():
             source = dataset if dataset in NAMES or is_table(dataset) else f"path/to/{name}.csv"
-            command = f"papermill 00_prepare_data.ipynb out.ipynb -p dataset {shlex.quote(source)}"
+            command = f"papermill 00_prepare_data.ipynb out.ipynb {argument('dataset', source)}"
             raise StudyError(f"{name} is not prepared under {folder}; run: {command}")
         check_source(dataset, folder)
         description = read_json(path)
-        targets = pd.read_csv(StringIO(description["targets"]), index_col=0, dtype={0: str}).astype(np.int8)
+        labels = description["labels"]
+        as_text = {"keep_default_na": False, "lineterminator": "\n"}  # whatever a label or an id is called
+        cells = pd.read_csv(StringIO(description["targets"]), header=None, skiprows=1, dtype={0: str}, **as_text)
         return cls(
             name=name,
             folder=folder,
             image_set=description["images"],
-            labels=tuple(description["labels"]),
+            labels=tuple(labels),
             splits={split: tuple(ids) for split, ids in description["splits"].items()},
-            all_targets=targets,
-            boxes=pd.read_csv(StringIO(description["boxes"]), dtype={"image": str, "label": str}),
+            all_targets=cells.iloc[:, 1:].astype(np.int8).set_axis(cells[0].tolist()).set_axis(labels, axis=1),
+            boxes=pd.read_csv(StringIO(description["boxes"]), dtype={"image": str, "label": str}, **as_text),
             notes=tuple(description["notes"]),
             fingerprint=description["fingerprint"],
         )

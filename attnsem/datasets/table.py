@@ -14,7 +14,7 @@ from attnsem.datasets.dataset import BOX_COLUMNS, SPLITS, Dataset, of_files, rea
 from attnsem.files import checksum
 
 VALUES = {"1": 1, "0": 0, "-1": -1, "": -1, "1.0": 1, "0.0": 0, "-1.0": -1}  # pandas writes 1.0 beside empty cells
-RESERVED = ("mAP", "labels_without_positives")  # columns that stand beside the labels' in tables of AP
+RESERVED = ("mAP", "labels_without_positives", "mean of labels")  # beside labels in tables of AP
 
 
 def load(path: Path) -> Dataset:
