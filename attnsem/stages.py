@@ -191,17 +191,22 @@ def splits(
 
 
 def write_scores(run: Run, prepared: Prepared, settings: Settings, logits: dict[str, np.ndarray]) -> None:
-    """scores.npz and metrics.json. logits: (N, C) of each part the network has, and `scores`, those it is judged by."""
+    """scores.npz and metrics.json. logits: (N, C) of each part the network has, and `scores`, those it is judged by.
+
+    An mAP is null where no label has a positive: JSON has no nan.
+    """
     targets = prepared.targets(settings.test_split)
     images = {"ids": np.array(prepared.ids(settings.test_split)), "labels": np.array(prepared.labels)}
     write_arrays(run.folder / "scores.npz", images | {"targets": targets} | logits)
     readings = metrics.readings(targets, logits["scores"], prepared.labels)
-    parts = {name: part for name, part in logits.items() if name != "scores"}
+    parts = [name for name in logits if name != "scores"]
+    mean_ap = {name: 100 * metrics.mean_average_precision(targets, part) for name, part in logits.items()}
+    mean_ap = {name: None if np.isnan(value) else value for name, value in mean_ap.items()}
     write_json(
         run.folder / "metrics.json",
         {
-            "mAP": readings.loc[("none", "ignore"), "mAP"],
-            "parts": {name: 100 * metrics.mean_average_precision(targets, part) for name, part in parts.items()},
+            "mAP": mean_ap["scores"],
+            "parts": {name: mean_ap[name] for name in parts},
             "readings": {" ".join(reading): row.dropna().to_dict() for reading, row in readings.iterrows()},
         },
     )

@@ -1,15 +1,20 @@
 """The user's own data, from a small table to what a stage leaves: what could go wrong without a word."""
 
+import json
+
 import numpy as np
+import papermill
 import pytest
 from PIL import Image
 
 from attnsem import StudyError, paper, stages
-from attnsem.analysis.channels import named
+from attnsem.analysis.channels import Channels, image_ids, named
+from attnsem.analysis.dependencies import cooccurrence
+from attnsem.analysis.localisation import Localisation
 from attnsem.datasets import load
 from attnsem.datasets.prepared import Prepared, prepare
 from attnsem.datasets.similarity import similarity
-from attnsem.files import file_name
+from attnsem.files import ROOT, file_name
 from attnsem.notebook import argument
 from attnsem.runs import command
 
@@ -157,3 +162,52 @@ def test_a_name_is_one_file_in_its_folder_on_every_system(name, file):
 def test_a_long_name_is_short_and_still_its_own():
     names = {file_name("猫" * 200 + end, ".png") for end in "ab"}
     assert len(names) == 2 and all(len(name.encode()) < 130 for name in names)
+
+
+@pytest.mark.parametrize("unlabelled", ["-1", "0"])
+def test_an_unlabelled_test_split_is_predicted_and_says_why_it_is_not_judged(tmp_path, unlabelled):
+    path = table(tmp_path, unlabelled=unlabelled)
+    known = prepared(path, tmp_path / "data")
+    for stage in (1, 2):
+        parameters = SIZES | SMALL if stage == 1 else {"epochs": 1, "batch_size": 5, "device": "cpu"}
+        places = {"dataset": str(path), "runs": tmp_path / "runs", "data": tmp_path / "data"}
+        run = stages.train(stage, **places, **parameters)
+        text = (run.folder / "metrics.json").read_text()
+        assert json.loads(text, parse_constant=pytest.fail)["mAP"] is None
+    assert len(image_ids(known, "test", count=3, seed=0)) == 3
+    with pytest.raises(StudyError, match="no test image of labels shows a label, by which its channels could be"):
+        Channels.of(run, tmp_path / "data", device="cpu")
+
+
+def test_a_single_label_is_localised_and_depends_on_no_other(tmp_path):
+    path = table(tmp_path, ["cat"])
+    path.with_name("labels_boxes.csv").write_text("image,label,xmin,ymin,xmax,ymax\n000016.jpg,cat,0,0,20,40\n")
+    prepared(path, tmp_path / "data")
+    trained(path, tmp_path)
+    places = {"dataset": str(path), "runs": tmp_path / "runs", "data": tmp_path / "data", "device": "cpu"}
+    channels = Channels.of(stages.train(2, epochs=1, batch_size=5, **places), tmp_path / "data", device="cpu")
+    assert len(Localisation.of(channels).overall)
+    with pytest.raises(StudyError, match="cat is the only label"):
+        cooccurrence(channels.targets, channels.labels)
+
+
+def test_pictures_and_figures_stay_in_their_folders_whatever_the_table_names(tmp_path):
+    """A table of a number's name, with images elsewhere and a test split without labels."""
+    place = tmp_path / "my photos"
+    path = table(place, ["a/b", "NA", "x"], stem="2021", unlabelled="-1")
+    (place / "000015.jpg").rename(tmp_path / "up.jpg")
+    text = path.read_text().replace("000015.jpg", "../up.jpg").replace("000016.jpg", f"{place}/000016.jpg")
+    path.write_text(text)
+    prepared(path, tmp_path / "data")
+    trained(path, tmp_path)
+    before = set(tmp_path.rglob("*"))
+    parameters = {"dataset": str(path), "runs": str(tmp_path / "runs")}
+    own = {"out": str(tmp_path / "out"), "data": str(tmp_path / "data"), "row": "baseline", "device": "cpu", "stage": 1}
+    tables = {"figures": str(tmp_path / "out/figures"), "stage": 3}
+    for notebook, more in {"11_predict": own, "05_table1_voc2007": tables}.items():
+        source, target = ROOT / f"notebooks/{notebook}.ipynb", tmp_path / "out/executed.ipynb"
+        target.parent.mkdir(exist_ok=True)
+        papermill.execute_notebook(source, target, parameters | more, progress_bar=False)
+    written = {path.relative_to(tmp_path).as_posix() for path in set(tmp_path.rglob("*")) - before}
+    assert all(name == "out" or name.startswith("out/") for name in written)
+    assert {"out/..%2Fup.jpg.png", "out/figures/2021/table1_differences.svg"} <= written

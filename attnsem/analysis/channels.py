@@ -57,6 +57,9 @@ class Channels:
         else:
             inputs = prepared.images(split, settings.image_size)
         targets = prepared.targets(split)
+        if not (targets == 1).any():
+            reason = f"no {split} image of {prepared.name} shows a label, by which its channels could be judged"
+            raise StudyError(f"{reason}; train with -p test_split val, or look at 11_predict, which needs none")
         if ids:
             rows = [prepared.ids(split).index(image_id) for image_id in ids]
             targets, inputs = targets[rows], replace(inputs, rows=inputs.rows[rows])
@@ -163,8 +166,11 @@ def named(text: str, names: Sequence[str], unknown: str) -> list[str]:
 
 
 def image_ids(prepared: Prepared, split: str, *, names: str = "", count: int, seed: int) -> list[str]:
-    """Those named, with commas between, else `count` random ones that have a label; StudyError on an unknown name."""
+    """Those named, with commas between, else `count` random ones, that have a label if any has one.
+
+    StudyError on an unknown name."""
     ids = prepared.ids(split)
-    labelled = np.flatnonzero((prepared.targets(split) == 1).any(axis=1))
+    is_labelled = (prepared.targets(split) == 1).any(axis=1)
+    labelled = np.flatnonzero(is_labelled if is_labelled.any() else ~is_labelled)
     rows = np.random.default_rng(seed).permutation(labelled)[:count]
     return named(names, ids, f"{prepared.name} has no {split} image") or [ids[row] for row in sorted(rows)]

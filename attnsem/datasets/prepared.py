@@ -139,7 +139,7 @@ class Prepared:
         return self.splits[split]
 
     def targets(self, split: str) -> np.ndarray:
-        return self.all_targets.loc[list(self.ids(split))].to_numpy()
+        return self.all_targets.loc[list(self.ids(split))].to_numpy(copy=True)
 
     def boxes_of(self, image_id: str) -> pd.DataFrame:
         return self.boxes[self.boxes["image"] == image_id]
