@@ -194,9 +194,14 @@ def sentence(fault: dict, names: list[str]) -> str:
     return f"parameter {name} must be {expected}, not {fault['input']!r}"
 
 
+def is_table(dataset: str) -> bool:
+    """Whether it is the path of the user's own CSV."""
+    return dataset.lower().endswith(".csv")
+
+
 def name_of(dataset: str) -> str:
     """A data set's name: itself, or the stem of the user's CSV."""
-    return Path(dataset).stem if dataset.endswith(".csv") else dataset
+    return Path(dataset).stem if is_table(dataset) else dataset
 
 
 def part_of(settings: Settings) -> str:

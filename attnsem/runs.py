@@ -15,6 +15,7 @@ import pandas as pd
 
 from attnsem import StudyError, paper
 from attnsem.files import ROOT, checksum, load_tensors, read_arrays, read_json, rooted
+from attnsem.notebook import argument
 from attnsem.paper import Settings
 
 NAMED = {"parameters", "parent_sha256", "data_fingerprint", "labels", "checkpoint_sha256", "scores_sha256"}
@@ -114,7 +115,7 @@ def command(settings: Settings) -> str:
     of_stage = {1: (), 2: ("channels_per_label", "attention_objective")}
     names = of_stage.get(settings.stage, ("variant", "gate", *paper.SEMANTIC))
     values = {"dataset": settings.dataset} | paper.changed(settings, names)
-    parameters = " ".join(f"-p {name} {value}" for name, value in values.items())
+    parameters = " ".join(argument(name, value) for name, value in values.items())
     return f"papermill 0{settings.stage}_train_stage{settings.stage}.ipynb out.ipynb {parameters}"
 
 
@@ -122,7 +123,8 @@ def complete_run(settings: Settings, runs: Path) -> Run:
     """The run of a stage; StudyError naming notebook and parameters where it is not complete."""
     run = Run.of(settings, runs)
     if not run.complete:
-        remedy = f"{command(settings)} -p seed {settings.seed}" + (f" -p runs {runs}" if runs != rooted("runs") else "")
+        place = {"seed": settings.seed} | ({"runs": str(runs)} if runs != rooted("runs") else {})
+        remedy = " ".join([command(settings), *(argument(name, value) for name, value in place.items())])
         raise StudyError(f"stage {settings.stage} is not complete in {run.folder}; run: {remedy}")
     return run
 

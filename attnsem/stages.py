@@ -57,7 +57,7 @@ def train(
     parent = parent_of(settings, rooted(parents or runs))
     if parent is not None:
         settings = paper.inherit(settings, parent.settings)
-    prepared = Prepared.load(settings.dataset, data)
+    prepared = Prepared.load(str(parameters["dataset"]), data)
     run = Run.of(settings, runs)
     begun = run.origin  # read once: of an interrupted run it is in the file of its whole state
     if settings.precision == "auto":
@@ -230,17 +230,22 @@ def splits(
 
 
 def write_scores(run: Run, prepared: Prepared, settings: Settings, logits: dict[str, np.ndarray]) -> None:
-    """scores.npz and metrics.json. logits: (N, C) of each part the network has, and `scores`, those it is judged by."""
+    """scores.npz and metrics.json. logits: (N, C) of each part the network has, and `scores`, those it is judged by.
+
+    An mAP is null where no label has a positive: JSON has no nan.
+    """
     targets = prepared.targets(settings.test_split)
     images = {"ids": np.array(prepared.ids(settings.test_split)), "labels": np.array(prepared.labels)}
     write_arrays(run.folder / "scores.npz", images | {"targets": targets} | logits)
     readings = metrics.readings(targets, logits["scores"], prepared.labels)
-    parts = {name: part for name, part in logits.items() if name != "scores"}
+    parts = [name for name in logits if name != "scores"]
+    mean_ap = {name: 100 * metrics.mean_average_precision(targets, part) for name, part in logits.items()}
+    mean_ap = {name: None if np.isnan(value) else value for name, value in mean_ap.items()}
     write_json(
         run.folder / "metrics.json",
         {
-            "mAP": readings.loc[("none", "ignore"), "mAP"],
-            "parts": {name: 100 * metrics.mean_average_precision(targets, part) for name, part in parts.items()},
+            "mAP": mean_ap["scores"],
+            "parts": {name: mean_ap[name] for name in parts},
             "readings": {" ".join(reading): row.dropna().to_dict() for reading, row in readings.iterrows()},
         },
     )
@@ -265,7 +270,10 @@ def write_manifest(
     write_json(run.folder / "manifest.json", origin | manifest | machine)
 
 
-def value_of(text: str) -> object:
+def value_of(name: str, text: str) -> object:
+    is_text = name not in Settings.model_fields or Settings.model_fields[name].annotation is str
+    if text != "None" and name != "wait" and is_text:
+        return text
     with suppress(ValueError, SyntaxError):
         return ast.literal_eval(text)
     return text
@@ -279,7 +287,7 @@ def command_line(call: Callable[..., object], description: str, **options: tuple
     for name, (default, text) in options.items():
         parser.add_argument(f"--{name}", type=int, default=default, help=text)
     arguments = vars(parser.parse_args())
-    parameters = {name: value_of(value) for name, value in arguments.pop("p")}
+    parameters = {name: value_of(name, value) for name, value in arguments.pop("p")}
     try:
         call(arguments.pop("stage"), **arguments, **parameters)
     except StudyError as error:

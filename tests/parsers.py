@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from attnsem.analysis import published
-from attnsem.datasets import mirflickr, voc2007
+from attnsem.datasets import mirflickr, table, voc2007
 from attnsem.datasets.similarity import similarity
 from attnsem.files import ROOT, load_tensors
 from attnsem.runs import Run
@@ -38,6 +38,12 @@ def voc_xml(data: bytes) -> None:
 
 def mirflickr_list(data: bytes) -> None:
     mirflickr.read_list(written("animals.txt", data))
+
+
+def own_table(data: bytes) -> None:
+    for name in ("a.png", "b.png"):
+        written(f"own/{name}", b"")
+    table.load(written("own/pets.csv", data))
 
 
 def published_table(data: bytes) -> None:
@@ -85,6 +91,7 @@ PARSERS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {  # with file
     "voc_list": (voc_list, [b"000001  1\n000002 -1\n000003  0\n", b"\xef\xbb\xbf000005\r\n000007\r\n"]),
     "voc_xml": (voc_xml, [XML]),
     "mirflickr_list": (mirflickr_list, [b"1\n17\n25000\n"]),
+    "own_table": (own_table, [b"image,split,cat\na.png,train,1\nb.png,test,0\n"]),
     "published_table": (published_table, [(ROOT / "data/published/tables.csv").read_bytes()[:200]]),
     "similarities": (similarities, [b"2 2\ncat 1 0\ndog 0.5 1\n"]),
     "similarity_table": (similarity_table, [b"label,cat,dog\ncat,1,0.5\ndog,0.5,1\n"]),

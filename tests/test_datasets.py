@@ -303,7 +303,11 @@ def test_own_table(tmp_path):
     assert dataset.splits["val"] == () and dataset.splits["test"] == ("deep/c.png", "d.png")
     assert dataset.targets.to_numpy().tolist() == [[1, 0], [0, -1], [-1, 1], [0, 0]]
     assert dataset.boxes.to_numpy().tolist() == [["a.png", "dog", 0, 0.125, 0.5, 0.5, 0]]
-    assert dataset.notes == ("2 of 4 images have no label; they are kept.",)
+    assert dataset.notes == (
+        "2 of 4 images have no label; they are kept.",
+        "WARNING: no trainval image has a 1 for cat: it cannot be learnt.",
+        "WARNING: no test image has a 1 for dog: its AP says nothing.",
+    )
     assert dataset.open("deep/c.png").size == (20, 40)
 
 
@@ -322,6 +326,23 @@ def test_own_table_as_spreadsheets_and_pandas_write_it(tmp_path):
         ("image,", "picture,", ["no column 'image'"]),
         ("split,", "part,", ["no column 'split'"]),
         ("dog,cat", "dog,dog", ["line 1", "'dog'", "twice"]),
+        ("dog,cat", "mAP,cat", ["line 1", "'mAP'", "rename"]),
+        ("dog,cat", "d\u00e9,de\u0301", ["line 1", "twice"]),  # the same letter, as two systems write it
+        ("image,", "im\u0430ge,", ["no column 'image'", "\\u0430"]),  # a Cyrillic letter that looks like ours
+        ("dog,cat", "dog,cat, black", ["line 2: 4 cells under 5 column names", "quotes"]),
+        ("dog,cat", "dog,cat,", ["line 1", "''", "empty"]),
+        ("test,0,0", "test,0", ["line 5: 3 cells under 4"]),
+        ("0,\n", "0\n", ["line 3: 3 cells under 4"]),
+        ("a.png,train,1,0\n", '\n,,,\na.png,train,1,0\n\n"b.\npng",train,0,7\n', ["line 6, column cat: '7'"]),
+        ("\nb.png", '\n"b.png', ["line 3", "quotes"]),
+        (OWN, OWN.replace(",", ";"), ["line 1: ';' stands where a comma should"]),
+        (OWN, OWN.replace(",", "\t"), ["line 1: '\\t' stands where a comma should"]),
+        (",0", ",-1", ["line 2, column cat: '-1'", "0 for absent"]),
+        (OWN, OWN.replace("1,0", "1,1").replace("0,0", "0,"), ["line 3, column cat: ''", "a 0 somewhere"]),
+        ("b.png", "./a.png", ["line 3, column image: './a.png'", "once"]),
+        ("b.png", "b\0.png", ["line 3, column image", "an image file"]),
+        ("b.png", "b" * 999, ["line 3, column image: 'bbb", "an image file"]),
+        ("train,0", "train,\u22121", ["line 3, column dog", "\\u2212"]),
         ("b.png,train", "b.png,trainval", ["line 3, column split", "'trainval'", "train, val or test"]),
         ("b.png,train", "b.png,", ["line 3, column split", "''"]),
         ("b.png,train,0", "b.png,train,2", ["line 3, column dog", "'2'", "1, 0, -1 or empty"]),
@@ -331,14 +352,26 @@ def test_own_table_as_spreadsheets_and_pandas_write_it(tmp_path):
         ("b.png", "a.png", ["line 3, column image", "'a.png'", "once"]),
         ("test", "val", ["column split", "test"]),
         ("train", "test", ["column split", "train"]),
-        ("d.png,test,0,0", "d.png,test,0,0,1", ["cannot be read as a CSV"]),
-        (OWN, "", ["cannot be read as a CSV"]),
+        ("d.png,test,0,0", "d.png,test,0,0,1", ["line 5: 5 cells under 4 column names"]),
+        (OWN, "", ["no column 'image' but nothing"]),
         (OWN, "image,split\na.png,train\n", ["no label column"]),
     ],
 )
 def test_own_table_that_is_wrong(tmp_path, old, new, words):
     assert old in OWN
     refused("pets.csv", *words, **own(tmp_path, OWN.replace(old, new)))
+
+
+def test_own_table_in_another_encoding(tmp_path):
+    given = own(tmp_path)
+    Path(given["name"]).write_text(OWN, "utf-16")
+    refused("pets.csv cannot be read as a CSV table in UTF-8", "save it as one", **given)
+
+
+def test_own_table_says_where_an_ap_says_nothing(tmp_path):
+    """A label that is on every test image has an AP of 100 whatever the network says."""
+    notes = load(**own(tmp_path, OWN.replace("0,0", "1,1").replace("-1,1", "1,0"))).notes
+    assert "WARNING: no test image has a 0 for dog: its AP says nothing." in notes
 
 
 @pytest.mark.parametrize(

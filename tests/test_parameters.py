@@ -28,6 +28,8 @@ def test_what_fits(text):
         ('seed = "3"', "seed must be of type int, not '3'"),
         ("seed = 1.5", "seed must be of type int"),
         ("seed = True", "seed must be of type int"),
+        ("name = 14", "name must be of type str, not 14; .* given by -r name"),
+        ("name = None", "name must be of type str, not None; .* given by -r name"),
         ("seed = None", "seed must be of type int"),
         ("seed = -1", "seed must be 0 or more"),
         ("lr = -0.1", "lr must be above 0"),

@@ -1,5 +1,6 @@
 """What a run makes of a data set's test images before its semantic part: a channel of attention for each label."""
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -44,6 +45,8 @@ class Channels:
         StudyError if it has no attention.
         """
         settings, prepared = run.settings, Prepared.load(run.settings.dataset, rooted(data))
+        if run.manifest["data_fingerprint"] != prepared.fingerprint:
+            raise StudyError(f"{run.folder} was trained on another state of {prepared.name} than {rooted(data)} has")
         network, split = stages.load(run), run.settings.test_split
         if network.attention is None:
             raise StudyError("this network has no attention channels; choose a row that has, such as proposed")
@@ -54,6 +57,9 @@ class Channels:
         else:
             inputs = prepared.images(split, settings.image_size)
         targets = prepared.targets(split)
+        if not (targets == 1).any():
+            reason = f"no {split} image of {prepared.name} shows a label, by which its channels could be judged"
+            raise StudyError(f"{reason}; train with -p test_split val, or look at 11_predict, which needs none")
         if ids:
             rows = [prepared.ids(split).index(image_id) for image_id in ids]
             targets, inputs = targets[rows], replace(inputs, rows=inputs.rows[rows])
@@ -148,8 +154,10 @@ def kernel_change(run: Run, parent: Run) -> float:
 
 
 def named(text: str, names: Sequence[str], unknown: str) -> list[str]:
-    """Those in the text, with commas between; StudyError that begins with `unknown` on one that is not of `names`."""
-    listed = [name.strip() for name in text.split(",") if name.strip()]
+    """Those in the text, with commas between, and quotes around one that has a comma itself.
+
+    StudyError that begins with `unknown` on one that is not of `names`."""
+    listed = [name.strip() for name in next(csv.reader([text], skipinitialspace=True), []) if name.strip()]
     for name in listed:
         if name not in names:
             more = ", …" if len(names) > 40 else ""
@@ -158,8 +166,11 @@ def named(text: str, names: Sequence[str], unknown: str) -> list[str]:
 
 
 def image_ids(prepared: Prepared, split: str, *, names: str = "", count: int, seed: int) -> list[str]:
-    """Those named, with commas between, else `count` random ones that have a label; StudyError on an unknown name."""
+    """Those named, with commas between, else `count` random ones, that have a label if any has one.
+
+    StudyError on an unknown name."""
     ids = prepared.ids(split)
-    labelled = np.flatnonzero((prepared.targets(split) == 1).any(axis=1))
+    is_labelled = (prepared.targets(split) == 1).any(axis=1)
+    labelled = np.flatnonzero(is_labelled if is_labelled.any() else ~is_labelled)
     rows = np.random.default_rng(seed).permutation(labelled)[:count]
     return named(names, ids, f"{prepared.name} has no {split} image") or [ids[row] for row in sorted(rows)]

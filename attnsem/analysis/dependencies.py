@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from attnsem import metrics, stages
+from attnsem import StudyError, metrics, stages
 from attnsem.analysis.statistics import bootstrap, interval, two_way
 from attnsem.analysis.tables import Row
 from attnsem.datasets.prepared import Prepared
@@ -28,7 +28,9 @@ OWN = "own logit"
 
 def cooccurrence(targets: np.ndarray, labels: tuple[str, ...]) -> dict[str, pd.DataFrame]:
     """targets: (N, C). Each (C, C): `count`; `conditional`, P(column | row); `lift`, that over P(column); `phi`, the
-    correlation of the two labels."""
+    correlation of the two labels. StudyError where there is one label alone."""
+    if len(labels) < 2:
+        raise StudyError(f"{labels[0]} is the only label, and has no other to depend on; there must be two or more")
     present = (targets == 1).astype(float)
     count = present.T @ present
     alone = np.diag(count)

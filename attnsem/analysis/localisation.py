@@ -74,7 +74,7 @@ def compared_maps(channels: Channels, seed: int = 0) -> dict[str, Tensor]:
     n, c, h, w = channels.z.shape
     y, x = torch.meshgrid((torch.arange(h) + 0.5) / h - 0.5, (torch.arange(w) + 0.5) / w - 0.5, indexing="ij")
     centre = torch.exp(-(x**2 + y**2) / (2 * 0.25**2))
-    other = np.random.default_rng(seed).integers(1, c, (n, c)) + np.arange(c)
+    other = np.random.default_rng(seed).integers(1, max(c, 2), (n, c)) + np.arange(c)
     return {
         CHANNEL: channels.a,
         "σ(S) ∘ A, confidence": channels.gated("confidence")[0],
@@ -155,7 +155,7 @@ class Localisation:
         """Pointing game, means over images (%): a row each of what is compared, columns the labels and their mean."""
         means = {name: 100 * pd.DataFrame(hits, columns=self.labels).mean() for name, hits in self.hits.items()}
         table = pd.DataFrame(means).T
-        return table.assign(mean=table.mean(axis=1))
+        return table.assign(**{"mean of labels": table.mean(axis=1)})
 
     @cached_property
     def vs_others(self) -> pd.DataFrame:

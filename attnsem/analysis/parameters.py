@@ -45,6 +45,10 @@ def check_parameters(cells: Sequence[str], **ranges: range) -> dict[str, object]
     types = {name: line.annotation.id for name, line in parameters.items()}
     model = {name: (type_of(name, types[name], optional=defaults[name] == "None"), ...) for name in types}
     values = {name: literal(name, value, types[name]) for name, value in values.items()}
+    for name, value in values.items():
+        if types[name] == "str" and not isinstance(value, str) and not (value is None and defaults[name] == "None"):
+            remedy = f"text that looks like a number or None is given by -r {name} in place of -p {name}"
+            raise StudyError(f"parameter {name} must be of type str, not {value!r}; {remedy}")
     for name, allowed in ranges.items():
         if type(values[name]) is int and values[name] not in allowed:
             raise StudyError(f"parameter {name} must be from {allowed[0]} to {allowed[-1]}, not {values[name]!r}")

@@ -8,6 +8,7 @@ from attnsem import StudyError
 from attnsem.datasets import mirflickr, scenes, table, voc2007
 from attnsem.datasets.dataset import SPLITS, Dataset, read_image
 from attnsem.files import rooted, write
+from attnsem.paper import is_table
 
 __all__ = ["NAMES", "Dataset", "load", "publish_split", "read_image"]
 
@@ -22,12 +23,12 @@ def load(name: str, *, source: str | Path | None = None, data: str | Path, parti
     partial: take those of MIRFlickr's images that are there, or a tenth of the scenes.
     Relative paths start at the project's root. StudyError on an unknown name, and as the readers raise it.
     """
-    is_own, places = name.endswith(".csv"), {"source": rooted(source) if source else None, "data": rooted(data)}
+    is_own, places = is_table(name), {"source": rooted(source) if source else None, "data": rooted(data)}
     if source and (is_own or name == "scenes"):
         raise StudyError(f"{name} takes no source; leave out -p source, or name a real data set by -p dataset")
     if partial and name not in (*mirflickr.LABELS, "scenes"):
         raise StudyError(f"{name} is not read in part; leave out -p partial, which is for MIRFlickr and scenes")
-    if is_own and Path(name).stem in (*NAMES, "mirflickr"):
+    if is_own and Path(name).stem.lower() in (*NAMES, "mirflickr"):
         raise StudyError(f"{name} would share the folders of the study's {Path(name).stem}; rename the file")
     if is_own:
         return table.load(rooted(name))
@@ -37,7 +38,8 @@ def load(name: str, *, source: str | Path | None = None, data: str | Path, parti
         return voc2007.load(**places)
     if name in mirflickr.LABELS:
         return mirflickr.load(name, **places, partial=partial)
-    hint = "".join(f"; did you mean {close}?" for close in difflib.get_close_matches(name, NAMES, n=1))
+    close = [f"{name}.csv"] if rooted(f"{name}.csv").is_file() else difflib.get_close_matches(name, NAMES, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
     raise StudyError(f"no data set {name!r}: there are {', '.join(NAMES)}, and any path that ends in .csv{hint}")
 
 

@@ -32,6 +32,7 @@ class Dataset:
     files: list[tuple[str, int]]  # (id, bytes) of the image files
     # BOX_COLUMNS, one row an object; corners as fractions of width and height, empty where there are none:
     boxes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=BOX_COLUMNS))
+    source: dict[str, str] = field(default_factory=dict)  # of the user's own: path and checksums of the table
     notes: tuple[str, ...] = ()  # sentences about what is unusual in this copy, for the reader of the notebooks
 
     @property

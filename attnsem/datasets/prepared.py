@@ -12,9 +12,12 @@ from PIL import Image
 
 from attnsem import StudyError
 from attnsem.arrays import Images
+from attnsem.datasets import NAMES, table
 from attnsem.datasets.dataset import Dataset
 from attnsem.datasets.storage import fill, mapped, read_seal
 from attnsem.files import held, read_json, rooted, write_json
+from attnsem.notebook import argument
+from attnsem.paper import is_table, name_of
 
 
 def prepare(dataset: Dataset, *, data: Path, train_size: int, image_size: int) -> "Prepared":
@@ -31,13 +34,16 @@ def prepare(dataset: Dataset, *, data: Path, train_size: int, image_size: int) -
             "splits": dataset.splits,
             "targets": dataset.targets.to_csv(lineterminator="\n"),
             "boxes": dataset.boxes.to_csv(index=False, lineterminator="\n"),
+            "source": dataset.source,
             "notes": dataset.notes,
             "fingerprint": dataset.fingerprint,
         }
         path = place / "dataset.json"
-        if path.exists() and (earlier := read_json(path)["fingerprint"]) != dataset.fingerprint:
-            change = f"fingerprint {earlier[:12]}, now {dataset.fingerprint[:12]}"
+        if path.exists() and (earlier := read_json(path))["fingerprint"] != dataset.fingerprint:
+            change = f"fingerprint {earlier['fingerprint'][:12]}, now {dataset.fingerprint[:12]}"
             remedy = f"delete it and {arrays}, or name another folder by -p data"
+            if (other := earlier.get("source", {}).get("path")) and other != dataset.source["path"]:
+                change, remedy = f"it was made of {other}", "rename one of the two tables, or give another -p data"
             raise StudyError(
                 f"the source of {dataset.name} has changed since {place} was prepared ({change}); {remedy}"
             )
@@ -66,6 +72,25 @@ def resize(dataset: Dataset, split: str, size: int, folder: Path) -> None:
     write_json(listing, {"ids": list(ids), "sha256": read_seal(target)["sha256"]})
 
 
+def check_source(dataset: str, data: str | Path) -> None:
+    """StudyError where `dataset` is the path of a table, and what is prepared under its name was made of another.
+
+    A table that has moved, or is there no more, may go by its earlier path.
+    """
+    path, place = rooted(dataset), rooted(data) / "prepared" / name_of(dataset)
+    if not is_table(dataset) or not (place / "dataset.json").exists():
+        return
+    description = read_json(place / "dataset.json")
+    source = description.get("source") or {"path": str(path.resolve())}
+    is_same = source["path"] == str(path.resolve())
+    if path.is_file() and source != table.source_of(path):
+        is_same = table.load(path).fingerprint == description["fingerprint"]
+    if not is_same:
+        remedy = f"if it is the same table, changed, delete {place} and run 00_prepare_data again"
+        remedy += ", if it is another one, rename it, or give another -p data and -p runs"
+        raise StudyError(f"{path} is not what {place} was prepared from, {source['path']} as it was then; {remedy}")
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A prepared data set, read without its source.
@@ -85,22 +110,27 @@ class Prepared:
     fingerprint: str
 
     @classmethod
-    def load(cls, name: str, data: Path) -> "Prepared":
-        folder = rooted(data)
+    def load(cls, dataset: str, data: str | Path) -> "Prepared":
+        """dataset: its name, or the path of the user's own table, which must be the one that was prepared."""
+        folder, name = rooted(data), name_of(dataset)
         path = folder / "prepared" / name / "dataset.json"
         if not path.exists():
-            command = f"papermill 00_prepare_data.ipynb out.ipynb -p dataset {name}"
+            source = dataset if dataset in NAMES or is_table(dataset) else f"path/to/{name}.csv"
+            command = f"papermill 00_prepare_data.ipynb out.ipynb {argument('dataset', source)}"
             raise StudyError(f"{name} is not prepared under {folder}; run: {command}")
+        check_source(dataset, folder)
         description = read_json(path)
-        targets = pd.read_csv(StringIO(description["targets"]), index_col=0, dtype={0: str}).astype(np.int8)
+        labels = description["labels"]
+        as_text = {"keep_default_na": False, "lineterminator": "\n"}  # whatever a label or an id is called
+        cells = pd.read_csv(StringIO(description["targets"]), header=None, skiprows=1, dtype={0: str}, **as_text)
         return cls(
             name=name,
             folder=folder,
             image_set=description["images"],
-            labels=tuple(description["labels"]),
+            labels=tuple(labels),
             splits={split: tuple(ids) for split, ids in description["splits"].items()},
-            all_targets=targets,
-            boxes=pd.read_csv(StringIO(description["boxes"]), dtype={"image": str, "label": str}),
+            all_targets=cells.iloc[:, 1:].astype(np.int8).set_axis(cells[0].tolist()).set_axis(labels, axis=1),
+            boxes=pd.read_csv(StringIO(description["boxes"]), dtype={"image": str, "label": str}, **as_text),
             notes=tuple(description["notes"]),
             fingerprint=description["fingerprint"],
         )
@@ -109,7 +139,7 @@ class Prepared:
         return self.splits[split]
 
     def targets(self, split: str) -> np.ndarray:
-        return self.all_targets.loc[list(self.ids(split))].to_numpy()
+        return self.all_targets.loc[list(self.ids(split))].to_numpy(copy=True)
 
     def boxes_of(self, image_id: str) -> pd.DataFrame:
         return self.boxes[self.boxes["image"] == image_id]

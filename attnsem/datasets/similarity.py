@@ -20,8 +20,8 @@ def similarity(path: Path, labels: Sequence[str], seed: int = 0) -> np.ndarray:
     """
     words = [label.removesuffix("_r1") for label in labels]
     try:
-        table = pd.read_csv(path, index_col=0) if path.suffix == ".csv" else _cosines(path, set(words))
-        table = table[~table.index.duplicated()].astype(float)
+        table = _table(path) if path.suffix.lower() == ".csv" else _cosines(path, set(words))
+        table = table.loc[~table.index.duplicated(), ~table.columns.duplicated()].astype(float)
     except OSError as error:
         raise StudyError(f"there is no {path}; give a .csv of similarities or word vectors by -p similarity") from error
     except ValueError as error:
@@ -37,9 +37,15 @@ def similarity(path: Path, labels: Sequence[str], seed: int = 0) -> np.ndarray:
     return similarities / np.where(totals > 0, totals, 1)
 
 
+def _table(path: Path) -> pd.DataFrame:
+    """All cells as text, whatever a label is called."""
+    cells = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    return cells.iloc[1:, 1:].set_axis(cells[0][1:].str.strip()).set_axis(cells.iloc[0, 1:].str.strip(), axis=1)
+
+
 def _cosines(path: Path, words: set[str]) -> pd.DataFrame:
     """Of those words that the file has; millions of others, and the line that counts them, are passed over."""
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8-sig") as file:
         vectors = {word: np.array(values, float) for word, *values in map(str.split, file) if word in words}
     if len({len(vector) for vector in vectors.values()}) > 1:
         raise ValueError("its vectors differ in length")

@@ -1,14 +1,20 @@
 """The user's own data: a CSV of the columns image, split and one a label, perhaps a `<stem>_boxes.csv`."""
 
+import csv
+import io
+import os
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
 
 from attnsem import StudyError
 from attnsem.datasets.dataset import BOX_COLUMNS, SPLITS, Dataset, of_files, read_image
+from attnsem.files import checksum
 
 VALUES = {"1": 1, "0": 0, "-1": -1, "": -1, "1.0": 1, "0.0": 0, "-1.0": -1}  # pandas writes 1.0 beside empty cells
+RESERVED = ("mAP", "labels_without_positives", "mean of labels")  # beside labels in tables of AP
 
 
 def load(path: Path) -> Dataset:
@@ -24,10 +30,11 @@ def load(path: Path) -> Dataset:
         raise StudyError(f"{path} has no label column beside image and split; add one a label")
     cells = table[list(labels)].apply(lambda column: column.map(VALUES))
     _refuse(path, table, cells.isna(), "1, 0, -1 or empty")
+    _refuse_other_codes(path, table, cells)
     paths = {image: path.parent / image for image in table.image}
-    is_missing = table[["image"]].map(lambda image: not paths[image].is_file())
+    is_missing = table[["image"]].map(lambda image: not os.path.isfile(paths[image]))
     _refuse(path, table, is_missing, f"an image file below {path.parent}")
-    _refuse(path, table, table[["image"]].apply(pd.Series.duplicated), "each image once")
+    _refuse(path, table, table[["image"]].map(os.path.normpath).apply(pd.Series.duplicated), "each image once")
     _refuse(path, table, ~table[["split"]].isin(SPLITS), "train, val or test")
     splits = {split: tuple(table.image[table.split == split]) for split in SPLITS}
     if not (splits["train"] and splits["test"]):
@@ -35,31 +42,85 @@ def load(path: Path) -> Dataset:
     splits["trainval"] = splits["train"] + splits["val"]
     targets = cells.astype(np.int8).set_axis(table.image.tolist())
     unlabelled = (targets != 1).all(axis=1).sum()
-    notes = (f"{unlabelled} of {len(targets)} images have no label; they are kept.",) if unlabelled else ()
-    name, boxes = path.stem, _boxes(path.with_name(f"{path.stem}_boxes.csv"), labels, paths)
-    return of_files(paths, name=name, images=name, splits=splits, targets=targets, boxes=boxes, notes=notes)
+    notes = [f"{unlabelled} of {len(targets)} images have no label; they are kept."] if unlabelled else []
+    notes += _warnings(splits, targets)
+    fields = {"splits": splits, "targets": targets, "boxes": _boxes(_boxes_of(path), labels, paths)}
+    return of_files(paths, name=path.stem, images=path.stem, **fields, source=source_of(path), notes=tuple(notes))
+
+
+def source_of(path: Path) -> dict[str, str]:
+    """Where the table lies, and SHA-256 of it and of its boxes, as far as there are files."""
+    files = {"table": path, "boxes": _boxes_of(path)}
+    return {"path": str(path.resolve())} | {name: checksum(file) for name, file in files.items() if file.is_file()}
+
+
+def _boxes_of(path: Path) -> Path:
+    return path.with_name(f"{path.stem}_boxes.csv")
 
 
 def _read(path: Path, required: list[str]) -> pd.DataFrame:
-    """All cells as stripped text."""
+    """All cells as stripped text, each row under the number of the line that it begins on; blank rows are left out."""
+    lines, rows, line = [], [], 1
     try:
-        rows = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
-        raise StudyError(f"{path} cannot be read as a CSV table in UTF-8 ({error})") from error
-    rows = rows.fillna("").apply(lambda column: column.str.strip())
-    names = rows.iloc[0].tolist()
+        text = io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
+        reader = csv.reader(text, skipinitialspace=True, strict=True)
+        for row in reader:
+            if any(map(str.strip, row)):
+                lines.append(line)
+                rows.append([cell.strip() for cell in row])
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise StudyError(f"{path}, line {line}: {error}; close its quotes, and double a quote within quotes") from error
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path} cannot be read as a CSV table in UTF-8 ({error}); save it as one") from error
+    names = [normalize("NFC", name) for name in rows[0]] if rows else []
+    if separator := next((sign for sign in ";\t|" if len(names) == 1 and sign in names[0]), None):
+        raise StudyError(f"{path}, line 1: {separator!r} stands where a comma should; save it with commas")
     if missing := [name for name in required if name not in names]:
-        raise StudyError(f"{path} has no column {missing[0]!r} but {', '.join(names)}; add it")
-    if odd := [name for name in names if names.count(name) > 1 or not name]:
-        raise StudyError(f"{path}, line 1: the column name {odd[0]!r} is empty or comes twice; rename it")
-    return rows.iloc[1:].set_axis(names, axis=1).reset_index(drop=True)
+        raise StudyError(
+            f"{path} has no column {missing[0]!r} but {', '.join(map(_shown, names[:20])) or 'nothing'}; add it"
+        )
+    if odd := [name for name in names if names.count(name) > 1 or not name or name in RESERVED]:
+        reason = "is this study's word for the mean" if odd[0] in RESERVED else "is empty or comes twice"
+        raise StudyError(f"{path}, line {lines[0]}: the column name {_shown(odd[0])} {reason}; rename it")
+    for line, row in zip(lines, rows, strict=True):
+        if len(row) != len(names):
+            remedy = "add what is missing, or put a name with a comma in it into quotes"
+            raise StudyError(f"{path}, line {line}: {len(row)} cells under {len(names)} column names; {remedy}")
+    return pd.DataFrame(rows[1:], lines[1:], names, dtype=str)
+
+
+def _refuse_other_codes(path: Path, table: pd.DataFrame, cells: pd.DataFrame) -> None:
+    """Raises StudyError where -1 or an empty cell, which are unknown, seem to stand for absent."""
+    is_minus = table[cells.columns].isin(["-1", "-1.0"]) & (cells != -1).any(axis=1).to_numpy()[:, None]
+    if (minus := is_minus.sum().sum()) > (zeros := (cells == 0).sum().sum()):
+        expected = f"0 for absent: -1 is unknown, and there are {minus} of it and {zeros} 0; leave unknown cells empty"
+        _refuse(path, table, is_minus, expected)
+    is_open = (cells != 0).all() & (cells == -1).any()
+    _refuse(path, table, (cells == -1) & is_open, "a 0 somewhere in this column, for absent; -1 and empty are unknown")
+
+
+def _warnings(splits: dict[str, tuple[str, ...]], targets: pd.DataFrame) -> list[str]:
+    """Of labels that a split shows everywhere, or nowhere."""
+    sentences = []
+    for split, effect in {"trainval": "it cannot be learnt", "test": "its AP says nothing"}.items():
+        for value in (1, 0):
+            labels = targets.columns[(targets.loc[list(splits[split])] != value).all()]
+            names = ", ".join(labels[:20]) + ", …" * (len(labels) > 20)
+            sentences += [f"WARNING: no {split} image has a {value} for {names}: {effect}."] if len(labels) else []
+    return sentences
 
 
 def _refuse(path: Path, table: pd.DataFrame, is_bad: pd.DataFrame, expected: str) -> None:
     """Raises StudyError for the first true cell of `is_bad`, which has some of the columns of `table`."""
     for row, column in np.argwhere(is_bad)[:1]:
-        name = is_bad.columns[column]
-        raise StudyError(f"{path}, line {row + 2}, column {name}: {table[name][row]!r}, expected {expected}")
+        line, name = is_bad.index[row], is_bad.columns[column]
+        raise StudyError(f"{path}, line {line}, column {name}: {_shown(table.at[line, name])}, expected {expected}")
+
+
+def _shown(cell: str) -> str:
+    """In quotes, and where a letter may only look like another one as its code too."""
+    return repr(cell[:80]) + ("" if cell.isascii() else f" ({cell[:80]!a})")
 
 
 def _boxes(path: Path, labels: tuple[str, ...], paths: dict[str, Path]) -> pd.DataFrame:
@@ -68,6 +129,7 @@ def _boxes(path: Path, labels: tuple[str, ...], paths: dict[str, Path]) -> pd.Da
         return pd.DataFrame(columns=BOX_COLUMNS)
     table = _read(path, BOX_COLUMNS[:-1])
     table["difficult"] = table.get("difficult", "0")
+    table["label"] = [normalize("NFC", label) for label in table["label"]]
     _refuse(path, table, ~table[["image"]].isin(list(paths)), "an image of the main table")
     _refuse(path, table, ~table[["label"]].isin(labels), f"one of {', '.join(labels)}")
     _refuse(path, table, ~table[["difficult"]].isin(["0", "1"]), "0 or 1")
@@ -77,4 +139,4 @@ def _boxes(path: Path, labels: tuple[str, ...], paths: dict[str, Path]) -> pd.Da
     is_inside = (corners >= 0) & (corners <= 1)
     is_inside[["xmax", "ymax"]] &= corners[["xmax", "ymax"]].to_numpy() > corners[["xmin", "ymin"]].to_numpy()
     _refuse(path, table, ~is_inside, "pixels inside the image, each maximum above its minimum")
-    return table[BOX_COLUMNS].assign(**corners, difficult=table.difficult.astype(int))
+    return table[BOX_COLUMNS].assign(**corners, difficult=table.difficult.astype(int)).reset_index(drop=True)
