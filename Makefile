@@ -5,6 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 DATASET ?= scenes
+SEED ?= 0
 SOURCE ?=
 DATA ?= data
 RUNS ?= runs
@@ -21,7 +22,7 @@ VIEW ?=
 .DEFAULT_GOAL := study
 
 study: .venv/ready
-	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake study --quiet rules host --config datasets='["$(DATASET)"]' 'rows=["baseline","proposed"]' \
+	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake study --quiet rules host --config datasets='["$(DATASET)"]' seeds='[$(SEED)]' 'rows=["baseline","proposed"]' \
 	  source="$(SOURCE)" data="$(DATA)" runs="$(RUNS)" figures="$(FIGURES)" prepare="$(PREPARE)" stage1="$(STAGE1)" \
 	  stage2="$(STAGE2)" stage3="$(STAGE3)" stage4="$(STAGE4)" view="$(VIEW)"
 	@echo "executed notebooks: $(RUNS)/*/notebooks and beside the checkpoints, figures: $(FIGURES)"
@@ -35,8 +36,10 @@ grid: .venv/ready
 test: .venv/ready
 	$(BIN)/pytest
 
+# JupyterLab on the whole project, so that executed notebooks below runs can be opened: make lab ARGS=--no-browser
 lab: .venv/ready
-	$(BIN)/jupyter lab notebooks
+	@if [ "$$(id -u)" = 0 ]; then echo "You are root: JupyterLab runs as root too."; fi
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks $$([ "$$(id -u)" = 0 ] && echo --allow-root) $(ARGS)
 
 lint: .venv/ready
 	$(BIN)/ruff check .
