@@ -262,6 +262,13 @@ def test_mirflickr_split_is_the_stated_one():
     assert set(splits["trainval"]) == {*splits["train"], *splits["val"]} and len(splits["trainval"]) == 15_000
 
 
+def test_another_split_of_mirflickr_has_arrays_of_its_own(flickr):
+    one, other = (load(**flickr, partial=True, split_seed=seed) for seed in (0, 1))
+    assert (one.images, other.images) == ("mirflickr", "mirflickr-split1") and one.fingerprint != other.fingerprint
+    assert one.splits["test"] != other.splits["test"] and {*one.targets.index} == {*other.targets.index}
+    refused("the split of voc2007 is given; leave out -p split_seed", name="voc2007", data=flickr["data"], split_seed=1)
+
+
 @needs("mirflickr25k")
 def test_mirflickr_real_counts(tmp_path):
     """`cat *.txt | sort -u | wc -l` gives 24,581 images with a label; the four odd ones are `comm`'s."""

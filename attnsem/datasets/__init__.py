@@ -15,12 +15,15 @@ __all__ = ["NAMES", "Dataset", "load", "publish_split", "read_image"]
 NAMES = ("scenes", "voc2007", *mirflickr.LABELS)
 
 
-def load(name: str, *, source: str | Path | None = None, data: str | Path, partial: bool = False) -> Dataset:
+def load(
+    name: str, *, source: str | Path | None = None, data: str | Path, partial: bool = False, split_seed: int = 0
+) -> Dataset:
     """The data set `name`: one of NAMES, or the path of the user's own CSV (table.py).
 
     source: of a real data set: an unpacked folder, an archive, or a folder of the official archives; without
         it an earlier copy below `data` is read, else it is downloaded.
     partial: take those of MIRFlickr's images that are there, or a tenth of the scenes.
+    split_seed: of MIRFlickr's random split; one split's prepared data are refused in the folder of another's.
     Relative paths start at the project's root. StudyError on an unknown name, and as the readers raise it.
     """
     is_own, places = is_table(name), {"source": rooted(source) if source else None, "data": rooted(data)}
@@ -28,6 +31,8 @@ def load(name: str, *, source: str | Path | None = None, data: str | Path, parti
         raise StudyError(f"{name} takes no source; leave out -p source, or name a real data set by -p dataset")
     if partial and name not in (*mirflickr.LABELS, "scenes"):
         raise StudyError(f"{name} is not read in part; leave out -p partial, which is for MIRFlickr and scenes")
+    if split_seed and name not in mirflickr.LABELS:
+        raise StudyError(f"the split of {name} is given; leave out -p split_seed, which is for MIRFlickr")
     if is_own and Path(name).stem.lower() in (*NAMES, "mirflickr"):
         raise StudyError(f"{name} would share the folders of the study's {Path(name).stem}; rename the file")
     if is_own:
@@ -37,7 +42,7 @@ def load(name: str, *, source: str | Path | None = None, data: str | Path, parti
     if name == "voc2007":
         return voc2007.load(**places)
     if name in mirflickr.LABELS:
-        return mirflickr.load(name, **places, partial=partial)
+        return mirflickr.load(name, **places, partial=partial, split_seed=split_seed)
     close = [f"{name}.csv"] if rooted(f"{name}.csv").is_file() else difflib.get_close_matches(name, NAMES, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     raise StudyError(f"no data set {name!r}: there are {', '.join(NAMES)}, and any path that ends in .csv{hint}")
