@@ -39,10 +39,8 @@ What the study does by default:
 - `-p feature_cache 4` lets frozen stages (2, 3, and 1 with `train_backbone False`) train on four stored augmented
   views of each image. All variants, gates and seeds with the same frozen backbone share one cache; its size is
   printed before it is written.
-- `-p compile True` is torch.compile. It is off: it wants a C++ compiler, DenseNet-121 took 152 s to compile on two
-  cores the first time (72 s with torch's cache), longer than any stage of `scenes`, for a gain of a tenth afterwards
-  (1.10×, 1.04 to 1.30 over three rounds), so that it pays from some ten thousand images on. On a GPU it is not
-  measured yet.
+- `-p compile True` is torch.compile. It is off: it wants a C++ compiler, takes longer to compile DenseNet-121 on two
+  cores than any stage of `scenes` lasts, and gains a tenth afterwards (below).
 - On a CPU freed memory is kept for the next batch (glibc only).
 """
 
