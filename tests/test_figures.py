@@ -9,7 +9,16 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from attnsem.analysis.figures import differences, label_bars, label_columns, label_distribution, learning_curves
+from attnsem.analysis.figures import (
+    differences,
+    label_bars,
+    label_columns,
+    label_distribution,
+    learning_curves,
+    matrices,
+    search,
+    write_figure,
+)
 from attnsem.analysis.pictures import AttendedImage, attention_over_images, example_images, predictions
 from attnsem.analysis.tables import with_best_marked
 from benchmarks.growth import growth
@@ -107,6 +116,33 @@ def test_differences_show_their_intervals_and_the_papers():
     published = next(line for line in ax.lines if line.get_label() == "the paper's").get_xdata()
     assert published[0] == 0.9 and np.isnan(published[1])
     assert ax.get_xlabel() == "Δ mAP vs. theirs (points), 95 % bootstrap interval"
+
+
+def test_a_dot_is_a_seed():
+    table = pd.DataFrame({"Δ mAP": [0.5, -1], "low": [0.1, -2], "high": [0.8, 0.5]}, ["ours", "other"])
+    seeds = pd.DataFrame({"seed0": [0.4], "seed1": [0.6]}, ["ours"])
+    lines = drawn(differences(table, "two", seeds=seeds)).axes[0].lines
+    dots = [line.get_xydata() for line in lines if line.get_marker() == "."]
+    assert [[x for x, _ in part if np.isfinite(x)] for part in dots] == [[0.4], [0.6]]
+    assert all(0 < part[0][1] < 0.5 for part in dots)  # between its row's middle and its end
+
+
+def test_search_draws_the_best_so_far():
+    ax = drawn(search(pd.DataFrame({1: [80.0, 70.0], 2: [81.0, 70.0]}, ["ours", "other"]), "two")).axes[0]
+    assert {line.get_label(): list(line.get_ydata()) for line in ax.lines} == {"ours": [80, 81], "other": [70, 70]}
+
+
+def test_an_empty_figure_is_told(tmp_path, capsys):
+    table = pd.DataFrame({"Δ mAP": [0.5], "low": [0.1], "high": [0.8]}, ["ours"])
+    lift = pd.DataFrame([[np.nan, 1.0], [2.0, np.nan]], ["a", "b"], ["a", "b"])
+    bars = pd.DataFrame({"cat": [9.0], "mAP": [8.0]}, ["y"])
+    full = [differences(table, ""), matrices({"lift": lift}, "", rows="", columns=""), label_columns(bars, "")]
+    for figure in [*full, label_bars(bars, ""), example_images([IMAGE], ["a"], [[BOX]])]:
+        write_figure(tmp_path / "full.png", figure)
+    assert capsys.readouterr().out == ""
+    for figure in (differences(table * np.nan, ""), label_bars(bars * np.nan, ""), label_columns(bars * np.nan, "")):
+        write_figure(tmp_path / "bare.png", figure)
+        assert capsys.readouterr().out == "bare.png: 1 of 1 axes are empty\n"
 
 
 def test_label_columns_stand_side_by_side():

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -210,8 +211,26 @@ def agreement(lift: pd.DataFrame, influences: dict[str, pd.DataFrame], title: st
 
 
 def write_figure(path: Path, figure: Figure) -> None:
-    """In the format of the path's suffix."""
+    """In the format of the path's suffix; says so where an axis shows nothing."""
     write(path, lambda partial: figure.savefig(partial, format=path.suffix[1:]))
+    if count := sum(ax.axison and not shows_marks(ax) for ax in figure.axes):
+        print(f"{path.name}: {count} of {len(figure.axes)} axes are empty")
+
+
+def shows_marks(ax: Axes) -> bool:
+    """Whether a finite point of a line lies inside the axes, or they have a finite bar, image or collection."""
+    (left, right), (bottom, top) = sorted(ax.get_xlim()), sorted(ax.get_ylim())
+    lines = [line.get_xydata().T for line in ax.lines if line.get_transform() == ax.transData]
+    inside = [((left <= x) & (x <= right) & (bottom <= y) & (y <= top)).any() for x, y in lines]
+    bars = [bar for bars in ax.containers if isinstance(bars, BarContainer) for bar in bars]
+    sizes = [(bar.get_width(), bar.get_height()) for bar in bars]
+    bounds = [collection.get_datalim(ax.transData).bounds for collection in ax.collections]
+    images = [image.get_array() for image in ax.images]
+    return any(inside) or any(np.isfinite(part).all() for part in sizes + bounds) or any(map(any_finite, images))
+
+
+def any_finite(image: np.ndarray) -> bool:
+    return bool(np.isfinite(np.ma.filled(image, np.nan) if image.dtype.kind == "f" else image).any())
 
 
 def subplots(rows: int, columns: int, height: float, title: str = "") -> tuple[Figure, np.ndarray]:
