@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,26 +17,12 @@ from filelock import FileLock, Timeout
 from attnsem import StudyError
 
 ROOT = Path(__file__).resolve().parents[1]
-LONGEST = 100  # bytes of a name in a file's, of 255 that systems have for the whole
-RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def rooted(path: str | Path) -> Path:
     """A path as the notebooks take it: relative ones start at the project's root, from whatever folder."""
     return ROOT / Path(path).expanduser()
-
-
-def file_name(name: str, suffix: str) -> str:
-    """A name, such as a label or an image's id, as that of one file on any system; what may not be is written as %.
-
-    Names that Windows reserves begin with %, and long ones end in a checksum.
-    """
-    plain = re.sub(r'[<>:"/\\|?*%\x00-\x1f]|^ | $', lambda sign: f"%{ord(sign[0]):02X}", name)
-    plain = "%" * bool(RESERVED.match(plain)) + plain
-    if len(plain.encode()) > LONGEST:
-        plain = f"{plain.encode()[:LONGEST].decode(errors='ignore')}%{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return plain + suffix
 
 
 def write(path: Path, save: Callable[[Path], object]) -> None:

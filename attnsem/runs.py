@@ -3,7 +3,6 @@
 import os
 import platform
 import re
-import resource
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -155,10 +154,13 @@ def processor() -> str:
 def environment(device: object = "cpu") -> dict:
     """Git revision, versions and device, a torch.device or its name, for a manifest."""
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
-    described = subprocess.run(git, capture_output=True, text=True, check=False)
+    try:
+        described = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:  # there is no git
+        described = ""
     kind, torch = str(device).partition(":")[0], sys.modules.get("torch")
     return {
-        "git": described.stdout.strip() or "no git checkout",
+        "git": described or "no git checkout",
         "python": platform.python_version(),
         "versions": {package: version(package) for package in VERSIONS},
         "device": f"{kind}: {torch.cuda.get_device_name(device) if kind == 'cuda' else processor()}",
@@ -166,10 +168,21 @@ def environment(device: object = "cpu") -> dict:
     }
 
 
+def peak_memory() -> int:
+    """Of this process so far, in bytes."""
+    try:
+        import resource
+    except ImportError:  # on Windows
+        import psutil
+
+        memory = psutil.Process().memory_info()
+        return getattr(memory, "peak_wset", memory.rss)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def cost(seconds: float, device: object = "cpu") -> dict:
     """Wall time in seconds and peak memory in GiB, for a manifest."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    usage = {"seconds": round(seconds, 1), "peak_memory_gib": round(peak / 2**20, 2)}
+    usage = {"seconds": round(seconds, 1), "peak_memory_gib": round(peak_memory() / 2**30, 2)}
     if str(device).startswith("cuda"):
         usage["peak_gpu_memory_gib"] = round(sys.modules["torch"].cuda.max_memory_allocated(device) / 2**30, 2)
     return usage

@@ -10,11 +10,12 @@ from PIL import Image
 from attnsem import StudyError, paper, stages
 from attnsem.analysis.channels import Channels, image_ids, named
 from attnsem.analysis.dependencies import cooccurrence
+from attnsem.analysis.figures import file_name
 from attnsem.analysis.localisation import Localisation
 from attnsem.datasets import load
 from attnsem.datasets.prepared import Prepared, prepare
 from attnsem.datasets.similarity import similarity
-from attnsem.files import ROOT, file_name
+from attnsem.files import ROOT
 from attnsem.notebook import argument
 from attnsem.runs import command
 

@@ -3,6 +3,8 @@
 They do not go through pyplot, so that none stays open; a notebook that shows one says `%matplotlib inline`.
 """
 
+import hashlib
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +24,8 @@ FONT = 8  # points
 DPI = 150
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000")  # Okabe and Ito 2008
 MARKERS = "osD^v<>PX"
+LONGEST = 100  # bytes of a name in a file's, of 255 that systems have for the whole
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
 STYLE = {"font.size": FONT, "axes.titlesize": FONT, "axes.axisbelow": True, "legend.frameon": False}
 styled = rc_context(STYLE | {"text.parse_math": False})  # a label may have a $ in it
@@ -208,6 +212,18 @@ def agreement(lift: pd.DataFrame, influences: dict[str, pd.DataFrame], title: st
         ax.plot(lift.to_numpy()[pairs], influence.to_numpy()[pairs], ".", markersize=3, color=COLOURS[0])
         ax.set(title=textwrap.fill(name, 28), xlabel="pair-specific log2 lift", ylabel="fall of the logit")
     return figure
+
+
+def file_name(name: str, suffix: str) -> str:
+    """A name, such as a label or an image's id, as that of one file on any system; what may not be is written as %.
+
+    Names that Windows reserves begin with %, and long ones end in a checksum.
+    """
+    plain = re.sub(r'[<>:"/\\|?*%\x00-\x1f]|^ | $', lambda sign: f"%{ord(sign[0]):02X}", name)
+    plain = "%" * bool(RESERVED.match(plain)) + plain
+    if len(plain.encode()) > LONGEST:
+        plain = f"{plain.encode()[:LONGEST].decode(errors='ignore')}%{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return plain + suffix
 
 
 def write_figure(path: Path, figure: Figure) -> None:

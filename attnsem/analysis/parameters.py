@@ -14,16 +14,48 @@ from attnsem import StudyError
 from attnsem.paper import Settings, checked
 from attnsem.runs import cost, environment
 
-DECLARED = re.compile(r"(#.*\n)*\w+: (str|int|float|bool) = ")  # how a parameters' cell of ours begins
-INJECTED = "# Parameters"  # and papermill's own
+INJECTED = "# Parameters"  # how papermill's cell begins
 TYPES = {"str": str, "bool": bool, "int": Annotated[int, Field(ge=0)], "float": Annotated[float, Field(ge=0)]}
 STARTED = time.monotonic()
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 def declared(source: str) -> dict[str, ast.AnnAssign]:
-    """What a parameters' cell says of each parameter."""
-    return {line.target.id: line for line in ast.parse(source).body}
+    """What a parameters' cell says of each parameter: its last value, and its type, which a literal has itself.
+
+    Imports and calls are passed over; StudyError on any other line that is no `name: type = value`.
+    """
+    parameters = {}
+    for line in ast.parse(source).body:
+        if isinstance(line, ast.Import | ast.ImportFrom | ast.Expr | ast.Pass):
+            continue
+        target, kind = getattr(line, "targets", [getattr(line, "target", None)])[0], kind_of(line)
+        name = getattr(target, "id", None)
+        if name in parameters and isinstance(line, ast.Assign):
+            kind = parameters[name].annotation.id
+        if name is None or kind not in TYPES:
+            remedy = f"write name: type = value, the type one of {', '.join(TYPES)}, or move it to another cell"
+            raise StudyError(f"line {line.lineno} of the parameters' cell is {ast.unparse(line)[:80]!r}; {remedy}")
+        parameters[name] = ast.AnnAssign(target, ast.Name(kind), line.value, simple=1)
+    return parameters
+
+
+def kind_of(line: ast.stmt) -> str | None:
+    """Which of TYPES a line gives its name, by annotation or as a literal; None where it is no such line."""
+    if isinstance(line, ast.AnnAssign) and line.value:
+        words = re.findall(r"\w+", ast.unparse(line.annotation))  # as of `int | None`
+        return next((word for word in words if word in TYPES), None)
+    if isinstance(line, ast.Assign) and isinstance(line.value, ast.Constant):
+        return "str" if line.value.value is None else type(line.value.value).__name__
+    return None
+
+
+def body(cell: str) -> list[ast.stmt]:
+    """A cell's statements; none where it is no Python, as one with a magic is not."""
+    try:
+        return ast.parse(cell).body
+    except SyntaxError:
+        return []
 
 
 def check_parameters(cells: Sequence[str], **ranges: range) -> dict[str, object]:
@@ -32,16 +64,23 @@ def check_parameters(cells: Sequence[str], **ranges: range) -> dict[str, object]
     cells: IPython's `In`, the sources of the cells executed so far; ranges: of what paper.Settings does not have.
     StudyError on a parameter that the notebook lacks, of another type or out of its range; papermill only warns.
     """
-    place = max(number for number, cell in enumerate(cells) if DECLARED.match(cell))
-    parameters = declared(cells[place])
+    is_declaring = [any(isinstance(line, ast.AnnAssign) and kind_of(line) for line in body(cell)) for cell in cells]
+    if True not in is_declaring:
+        raise StudyError("no cell of parameters, of lines name: type = value, has been run; run it before this one")
+    place = len(cells) - 1 - is_declaring[::-1].index(True)
+    parameters, after = declared(cells[place]), "".join(cells[place + 1 : place + 2])
     values = {name: line.value for name, line in parameters.items()}
     defaults = {name: ast.unparse(value) for name, value in values.items()}
-    for line in ast.parse("".join(cell for cell in cells[place + 1 : place + 2] if cell.startswith(INJECTED))).body:
-        if (name := line.targets[0].id) not in parameters:
-            close = [f"did you mean {close!r}?" for close in get_close_matches(name, parameters, n=1)]
-            hint = (close or [f"there are {', '.join(parameters)}"])[0]
-            raise StudyError(f"this notebook has no parameter {name!r}; {hint}")
-        values[name] = line.value
+    is_injected = after.startswith(INJECTED)
+    lines = [line for line in body(after) if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name)]
+    if is_injected or all(kind_of(line) for line in body(after)):  # papermill's cell, or a person's of values alone
+        for line in lines:
+            if (name := line.targets[0].id) in parameters:
+                values[name] = line.value
+            elif is_injected:
+                close = [f"did you mean {close!r}?" for close in get_close_matches(name, parameters, n=1)]
+                hint = (close or [f"there are {', '.join(parameters)}"])[0]
+                raise StudyError(f"this notebook has no parameter {name!r}; {hint}")
     types = {name: line.annotation.id for name, line in parameters.items()}
     model = {name: (type_of(name, types[name], optional=defaults[name] == "None"), ...) for name in types}
     values = {name: literal(name, value, types[name]) for name, value in values.items()}

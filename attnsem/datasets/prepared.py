@@ -78,17 +78,14 @@ def check_source(dataset: str, data: str | Path) -> None:
     A table that has moved, or is there no more, may go by its earlier path.
     """
     path, place = rooted(dataset), rooted(data) / "prepared" / name_of(dataset)
-    if not is_table(dataset) or not (place / "dataset.json").exists():
-        return
-    description = read_json(place / "dataset.json")
-    source = description.get("source") or {"path": str(path.resolve())}
-    is_same = source["path"] == str(path.resolve())
-    if path.is_file() and source != table.source_of(path):
-        is_same = table.load(path).fingerprint == description["fingerprint"]
-    if not is_same:
-        remedy = f"if it is the same table, changed, delete {place} and run 00_prepare_data again"
-        remedy += ", if it is another one, rename it, or give another -p data and -p runs"
-        raise StudyError(f"{path} is not what {place} was prepared from, {source['path']} as it was then; {remedy}")
+    if is_table(dataset) and (place / "dataset.json").exists():
+        description, now = read_json(place / "dataset.json"), table.source_of(path)
+        source = description.get("source", {})
+        is_same = source == now if path.is_file() else source.get("path") == now["path"]
+        if not is_same and not (path.is_file() and table.load(path).fingerprint == description["fingerprint"]):
+            remedy = f"if it is the same table, changed, delete {place} and run 00_prepare_data again"
+            remedy += ", if it is another one, rename it, or give another -p data and -p runs"
+            raise StudyError(f"{path} is not what {place} was prepared from, {source.get('path')} as it was; {remedy}")
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,10 @@ def similarity(path: Path, labels: Sequence[str], seed: int = 0) -> np.ndarray:
     """
     words = [label.removesuffix("_r1") for label in labels]
     try:
-        table = _table(path) if path.suffix.lower() == ".csv" else _cosines(path, set(words))
-        table = table.loc[~table.index.duplicated(), ~table.columns.duplicated()].astype(float)
+        as_text = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}  # whatever a label is called
+        is_table = path.suffix.lower() == ".csv"
+        table = pd.read_csv(path, index_col=0, **as_text) if is_table else _cosines(path, set(words))
+        table = table[~table.index.duplicated()].astype(float)
     except OSError as error:
         raise StudyError(f"there is no {path}; give a .csv of similarities or word vectors by -p similarity") from error
     except ValueError as error:
@@ -35,12 +37,6 @@ def similarity(path: Path, labels: Sequence[str], seed: int = 0) -> np.ndarray:
     np.fill_diagonal(similarities, 0)
     totals = similarities.sum(1, keepdims=True)
     return similarities / np.where(totals > 0, totals, 1)
-
-
-def _table(path: Path) -> pd.DataFrame:
-    """All cells as text, whatever a label is called."""
-    cells = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    return cells.iloc[1:, 1:].set_axis(cells[0][1:].str.strip()).set_axis(cells.iloc[0, 1:].str.strip(), axis=1)
 
 
 def _cosines(path: Path, words: set[str]) -> pd.DataFrame:

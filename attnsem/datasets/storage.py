@@ -32,6 +32,7 @@ def fill(target: Path, shape: tuple[int, ...], dtype: type, rows: Callable[[int,
         array.flush()
         write(progress, lambda file, stop=stop: file.write_text(str(stop)))
     write_json(seal_of(target), {"sha256": checksum(partial)} | size_and_time(partial))
+    del array  # Windows renames no file that is mapped
     partial.replace(target)
     progress.unlink(missing_ok=True)
 

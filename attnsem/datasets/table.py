@@ -44,18 +44,18 @@ def load(path: Path) -> Dataset:
     unlabelled = (targets != 1).all(axis=1).sum()
     notes = [f"{unlabelled} of {len(targets)} images have no label; they are kept."] if unlabelled else []
     notes += _warnings(splits, targets)
-    fields = {"splits": splits, "targets": targets, "boxes": _boxes(_boxes_of(path), labels, paths)}
+    fields = {
+        "splits": splits,
+        "targets": targets,
+        "boxes": _boxes(path.with_name(f"{path.stem}_boxes.csv"), labels, paths),
+    }
     return of_files(paths, name=path.stem, images=path.stem, **fields, source=source_of(path), notes=tuple(notes))
 
 
 def source_of(path: Path) -> dict[str, str]:
     """Where the table lies, and SHA-256 of it and of its boxes, as far as there are files."""
-    files = {"table": path, "boxes": _boxes_of(path)}
-    return {"path": str(path.resolve())} | {name: checksum(file) for name, file in files.items() if file.is_file()}
-
-
-def _boxes_of(path: Path) -> Path:
-    return path.with_name(f"{path.stem}_boxes.csv")
+    files = path, path.with_name(f"{path.stem}_boxes.csv")
+    return {"path": str(path.resolve())} | {file.name: checksum(file) for file in files if file.is_file()}
 
 
 def _read(path: Path, required: list[str]) -> pd.DataFrame:
