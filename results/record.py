@@ -11,7 +11,7 @@ import pandas as pd
 from attnsem import StudyError
 from attnsem.analysis import claims, tables
 from attnsem.analysis.results import PARTS, as_markdown, readings_of
-from attnsem.analysis.rows import BASELINE, LONGER
+from attnsem.analysis.rows import BASELINE, LONGER, REPAIR
 from attnsem.files import ROOT, checksum, read_arrays, read_json, rooted, write, write_arrays, write_json, write_table
 from attnsem.runs import Run
 
@@ -25,13 +25,27 @@ Written by `python -m results.record`; none of it is typed. A folder is
 targets, `metrics.json` the nine readings of the full scores and the mAP of each part, `history.csv` an epoch a line,
 `manifest.json` parameters, revision, versions, machine, seconds and checksums. Below `val/` are the runs by which
 learning rates were chosen, without scores, or `stage<n>-draws.json` with every draw of a search.
-`differences-stage<n>.csv` and `claims-stage<n>.csv` are the paired bootstraps of the tables below, over images and
-seeds; `stages.csv` has every recorded stage. [findings.md](findings.md) reads the runs on other backbones.
+`differences-stage<n>.csv`, `gain-stage<n>.csv` and `claims-stage<n>.csv` are the paired bootstraps of the tables
+below, over images and seeds; `stages.csv` has every recorded stage. [findings.md](findings.md) reads the runs on other
+backbones.
 
 mAP in %, not interpolated, difficult ignored, unless named: y′ is the backbone's own classifier, ŷ_att the attention
 with confidence maps, ỹ the semantic part or the control that stands in its place, ŷ the fusion. `baseline` is the
 backbone alone, after stage 1. Δ mAP is in points, with its 95 % bootstrap interval over test images and seeds.
 """
+FUSED_POOLING, GROUPED = "attention pooling, α fixed", "grouped, confidence gate, α fixed"
+NO_SE = "no_se, confidence gate, α fixed"
+GAIN = {  # what the gain of the repair is made of: a row vs. another
+    "the repair (proposed, confidence gate, α fixed)": (REPAIR, BASELINE),
+    "y′ with ŷ_att and no semantic part, α fixed alike": (FUSED_POOLING, BASELINE),
+    "y′ with two ŷ_att, over y′ with one": ("baseline and two ŷ_att, α fixed", FUSED_POOLING),
+    "the repair over y′ with ŷ_att": (REPAIR, FUSED_POOLING),
+    "the repair over its convolutions without a path between labels": (REPAIR, GROUPED),
+    "paths between labels alone (no SE on either side)": (NO_SE, GROUPED),
+    "SE alone": (REPAIR, NO_SE),
+    "two baselines, fused alike": ("two baselines, α fixed", BASELINE),
+    "training the baseline longer": (LONGER, BASELINE),
+}
 BACKBONE = "densenet121"  # the paper's, whose claims the README shows
 MARKS = "<!-- results -->\n", "<!-- end of results -->"
 
@@ -77,6 +91,11 @@ def compare(results: Path = ROOT / "results", name: str | None = None) -> None:
         rows = tables.read_rows(folder, dataset, stage)
         differences = [tables.differences(rows.values(), rows[other]) for other in OTHERS if other in rows]
         write_table(folder / dataset / f"differences-stage{stage}.csv", pd.concat(differences).round(4))
+        pairs = {what: [rows.get(name) for name in pair] for what, pair in GAIN.items()}
+        both = {what: pair for what, pair in pairs.items() if all(pair) and {*pair[0].seeds} & {*pair[1].seeds}}
+        gain = {what: tables.difference(*pair) for what, pair in both.items()}
+        gain = pd.DataFrame.from_dict(gain, orient="index", columns=tables.DIFFERENCE).rename_axis("what")
+        write_table(folder / dataset / f"gain-stage{stage}.csv", gain.round(4))
         tested = claims.tested(rows, dataset, stage).round(4)
         write_table(folder / dataset / f"claims-stage{stage}.csv", tested, index=False)
 
@@ -110,6 +129,13 @@ def claim_lines(folder: Path, dataset: str, stage: int) -> pd.DataFrame:
     p = table["p"].map("{:.3f}".format).replace("nan", "")
     table = table.assign(**printed, **{"Δ (95 % CI)": table.apply(delta, axis=1), "p (Holm)": p})
     return table[["claim", *printed, "rows", "Δ (95 % CI)", "seeds", "p (Holm)", "verdict"]]
+
+
+def gain_lines(folder: Path, dataset: str, stage: int) -> pd.DataFrame:
+    table = pd.read_csv(folder / dataset / f"gain-stage{stage}.csv")
+    return table[["what"]].assign(
+        **{"Δ mAP (95 % CI)": table.apply(delta, axis=1), "seeds": table["seeds"].astype(int)}
+    )
 
 
 def claims_shown(folder: Path, dataset: str, stage: int) -> pd.DataFrame:
@@ -170,7 +196,10 @@ def recorded_stages(results: Path = ROOT / "results") -> str:
 def with_results(text: str) -> str:
     """The README's text with its marked part, the paper's claims on the paper's backbone, written anew."""
     shown = [place for place in places() if backbone_of(place) == BACKBONE]
-    parts = [f"**{heading(*place)}**\n\n{as_markdown(claims_shown(*place))}" for place in shown]
+    parts = [
+        f"**{heading(*place)}**\n\n{as_markdown(claims_shown(*place))}\n{as_markdown(gain_lines(*place))}"
+        for place in shown
+    ]
     before, rest = text.split(MARKS[0])
     return before + MARKS[0] + "\n".join(parts) + MARKS[1] + rest.split(MARKS[1])[1]
 
@@ -184,7 +213,7 @@ def page() -> str:
     """results/README.md: every row, the claims, and what notebooks 09 and 10 wrote."""
     parts = []
     for place in places():
-        shown = [summary(*place), claim_lines(*place), *channels_and_dependencies(*place)]
+        shown = [summary(*place), gain_lines(*place), claim_lines(*place), *channels_and_dependencies(*place)]
         parts += [f"## {heading(*place)}\n", *map(as_markdown, shown)]
     return f"{PAGE}\n" + "\n".join(parts)
 
