@@ -91,13 +91,17 @@ def compare(results: Path = ROOT / "results", name: str | None = None) -> None:
         rows = tables.read_rows(folder, dataset, stage)
         differences = [tables.differences(rows.values(), rows[other]) for other in OTHERS if other in rows]
         write_table(folder / dataset / f"differences-stage{stage}.csv", pd.concat(differences).round(4))
-        pairs = {what: [rows.get(name) for name in pair] for what, pair in GAIN.items()}
-        both = {what: pair for what, pair in pairs.items() if all(pair) and {*pair[0].seeds} & {*pair[1].seeds}}
-        gain = {what: tables.difference(*pair) for what, pair in both.items()}
-        gain = pd.DataFrame.from_dict(gain, orient="index", columns=tables.DIFFERENCE).rename_axis("what")
-        write_table(folder / dataset / f"gain-stage{stage}.csv", gain.round(4))
+        write_table(folder / dataset / f"gain-stage{stage}.csv", parts_of_gain(rows))
         tested = claims.tested(rows, dataset, stage).round(4)
         write_table(folder / dataset / f"claims-stage{stage}.csv", tested, index=False)
+
+
+def parts_of_gain(rows: dict[str, tables.Row]) -> pd.DataFrame:
+    """Δ mAP of GAIN's pairs that have been run."""
+    pairs = {what: [rows.get(name) for name in pair] for what, pair in GAIN.items()}
+    both = {what: pair for what, pair in pairs.items() if all(pair) and {*pair[0].seeds} & {*pair[1].seeds}}
+    table = {what: tables.difference(*pair) for what, pair in both.items()}
+    return pd.DataFrame.from_dict(table, orient="index", columns=tables.DIFFERENCE).rename_axis("what").round(4)
 
 
 def places(results: Path = ROOT / "results") -> list[tuple[Path, str, int]]:
@@ -127,7 +131,8 @@ def claim_lines(folder: Path, dataset: str, stage: int) -> pd.DataFrame:
     table = pd.read_csv(folder / dataset / f"claims-stage{stage}.csv").rename(columns={"Δ": "Δ mAP"})
     printed = {name: table[name].map("{:+.1f}".format).replace("+nan", "") for name in ("printed", "from its cells")}
     p = table["p"].map("{:.3f}".format).replace("nan", "")
-    table = table.assign(**printed, **{"Δ (95 % CI)": table.apply(delta, axis=1), "p (Holm)": p})
+    intervals = table.apply(delta, axis=1).where(table["verdict"] != "not testable", "0 to the last digit")
+    table = table.assign(**printed, **{"Δ (95 % CI)": intervals, "p (Holm)": p})
     return table[["claim", *printed, "rows", "Δ (95 % CI)", "seeds", "p (Holm)", "verdict"]]
 
 

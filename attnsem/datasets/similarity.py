@@ -26,7 +26,7 @@ def similarity(path: Path, labels: Sequence[str], seed: int = 0) -> np.ndarray:
         table = table[~table.index.duplicated()].astype(float)
     except OSError as error:
         raise StudyError(f"there is no {path}; give a .csv of similarities or word vectors by -p similarity") from error
-    except ValueError as error:
+    except (ValueError, AttributeError) as error:  # pandas raises the latter on a NUL alone
         raise StudyError(f"{path} is neither a .csv of similarities nor word2vec's text format ({error})") from error
     if missing := [word for word in words if word not in table.index or word not in table.columns]:
         raise StudyError(f"{path} has no {missing[0]!r}; add it, or leave out -p similarity")
