@@ -33,6 +33,9 @@ def launched(device: str, *, precision: str, processes: int = 1, nodes: int = 1)
 
     if device not in ("auto", "cpu", "cuda", "mps"):
         raise StudyError(f"parameter device must be one of auto, cpu, cuda, mps, not {device!r}")
+    backend = {"cuda": torch.cuda, "mps": torch.backends.mps}.get(device)
+    if backend and not backend.is_available():
+        raise StudyError(f"there is no {device} device here; give -p device auto, or cpu")
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     strategy = "auto"

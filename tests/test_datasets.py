@@ -137,6 +137,17 @@ def test_voc_missing_files(voc, tmp_path):
     refused("test.txt is missing", "VOCtest_06-Nov-2007.tar", **given)
 
 
+def test_voc_image_twice_in_one_list(voc, tmp_path):
+    (voc / "ImageSets/Main/test.txt").write_text("000003\n000004\n000003\n")
+    refused("image 000003 is twice in test; list each image once", name="voc2007", source=voc, data=tmp_path)
+
+
+def test_voc_unpacked_in_two_folders(voc, tmp_path):
+    (tmp_path / "source/test/VOC2007/ImageSets").mkdir(parents=True)
+    given = {"name": "voc2007", "source": tmp_path / "source", "data": tmp_path}
+    refused("several copies", "copy one into the other if they are parts", **given)
+
+
 def test_voc_image_in_two_splits(voc, tmp_path):
     for path in (voc / "ImageSets/Main").glob("*_*.txt"):
         path.unlink()
@@ -158,6 +169,7 @@ def test_voc_image_in_two_splits(voc, tmp_path):
 )
 def test_voc_bad_annotation(voc, tmp_path, content):
     (voc / "Annotations/000004.xml").write_text(content)
+    refused("as a CSV (data/README.md)", name="voc2007", source=voc, data=tmp_path)
     refused("000004.xml is missing or no VOC annotation", name="voc2007", source=voc, data=tmp_path)
 
 
@@ -250,7 +262,8 @@ def test_mirflickr_missing_files(flickr):
         path.unlink()
     refused("-p source takes a folder of mirflickr25k.zip", **flickr, partial=True)
     pixel(flickr["source"] / "mirflickr/im4.jpg")
-    refused("1 of 25000", **flickr, partial=True)
+    refused("1 of 25000", "5 at least", **flickr, partial=True)
+    refused("1 of 25000", "-p partial True", **flickr)
 
 
 def test_mirflickr_split_is_the_stated_one():

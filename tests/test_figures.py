@@ -1,6 +1,7 @@
 """Each function returns a Figure that draws, shows nothing, and says what it must say."""
 
 import io
+import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from attnsem.analysis import figures
 from attnsem.analysis.figures import (
     differences,
     label_bars,
@@ -19,7 +21,15 @@ from attnsem.analysis.figures import (
     search,
     write_figure,
 )
-from attnsem.analysis.pictures import AttendedImage, attention_over_images, example_images, predictions
+from attnsem.analysis.pictures import (
+    AttendedImage,
+    all_channels,
+    attention_over_images,
+    average_channels,
+    example_images,
+    gallery,
+    predictions,
+)
 from attnsem.analysis.tables import with_best_marked
 from benchmarks.growth import growth
 
@@ -160,3 +170,45 @@ def test_labels_and_file_names_are_text_and_nothing_else():
     drawn(attention_over_images([item], name))
     html = with_best_marked(table).to_html()
     assert "<b>" not in html and "&lt;b&gt;" in html
+
+
+def test_letters_that_no_font_has_are_told_once_and_warned_of_never(monkeypatch, capsys):
+    """DejaVu Sans, matplotlib's own, has no Chinese; it has Greek, and what the study itself writes."""
+    figures.letters.cache_clear()
+    figures.say_missing.cache_clear()
+    monkeypatch.setattr(figures, "FONTS", ("none",))
+    table = pd.DataFrame({"猫": [50.0], "αλφα": [60.0]}, ["ŷ"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn(label_bars(table[["αλφα"]], "Δ"))
+        assert not capsys.readouterr().out
+        drawn(label_bars(table, ""))
+        drawn(label_columns(table, ""))
+    figures.letters.cache_clear()
+    figures.say_missing.cache_clear()
+    assert capsys.readouterr().out.count("no font for some of the letters") == 1
+
+
+def test_a_font_that_has_the_letters_is_taken_where_there_is_one(monkeypatch, capsys):
+    """DejaVu Sans Mono stands for one; no machine need have another."""
+    figures.letters.cache_clear()
+    monkeypatch.setattr(figures, "FONTS", ("none", "DejaVu Sans Mono"))
+    figure = label_bars(pd.DataFrame({"猫": [50.0]}, ["ŷ"]), "")
+    assert list(figures.letters()) == ["DejaVu Sans", "DejaVu Sans Mono"]
+    assert figure.axes[0].get_yticklabels()[0].get_fontfamily() == ["DejaVu Sans", "DejaVu Sans Mono"]
+    figures.letters.cache_clear()
+
+
+def test_a_thousand_labels_are_drawn_as_many_as_can_be_told_apart():
+    labels = tuple(f"label {number}" for number in range(1000))
+    random = np.random.default_rng(0)
+    item = AttendedImage("a", IMAGE, labels, random.random((1000, 2, 2)), random.random(1000), (), labels[-3:])
+    figure = drawn(all_channels(item, ""))
+    assert len(figure.axes) == 56 and "945 labels more" in words(figure)
+    assert all(label in words(figure) for label in labels[-3:])
+    figure = drawn(average_channels(item.channels, labels, "mean"))
+    assert len(figure.axes) == 57 and "945 more not shown" in words(figure)
+    side = pd.DataFrame(random.random((1000, 1000)), labels, labels)
+    assert len(drawn(matrices({"lift": side}, "", rows="", columns="")).axes[0].get_xticklabels()) <= 60
+    many = AttendedImage("a", IMAGE, labels[:1], item.channels[:1], item.scores[:1], (), labels)
+    assert max(map(len, [words(drawn(gallery({"best": many}, "")))])) < 1000

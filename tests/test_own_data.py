@@ -11,8 +11,9 @@ from attnsem import StudyError, paper, stages
 from attnsem.analysis.channels import Channels, image_ids, named
 from attnsem.analysis.dependencies import cooccurrence
 from attnsem.analysis.figures import file_name
+from attnsem.analysis.inference import Photographs
 from attnsem.analysis.localisation import Localisation
-from attnsem.datasets import load
+from attnsem.datasets import load, read_image
 from attnsem.datasets.prepared import Prepared, prepare
 from attnsem.datasets.similarity import similarity
 from attnsem.files import ROOT
@@ -212,3 +213,52 @@ def test_pictures_and_figures_stay_in_their_folders_whatever_the_table_names(tmp
     written = {path.relative_to(tmp_path).as_posix() for path in set(tmp_path.rglob("*")) - before}
     assert all(name == "out" or name.startswith("out/") for name in written)
     assert {"out/..%2Fup.jpg.png", "out/figures/2021/table1_differences.svg"} <= written
+
+
+def test_without_a_val_split_it_says_where_one_comes_from(tmp_path):
+    path = table(tmp_path)
+    path.write_text(path.read_text().replace(",val,", ",train,"))
+    prepared(path, tmp_path / "data")
+    with pytest.raises(StudyError, match="labels has no val images; give some of its table the split val"):
+        trained(path, tmp_path, test_split="val", train_split="train")
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path, monkeypatch):
+    path = table(tmp_path)
+    prepared(path, tmp_path / "data")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for precision in ("auto", "32-true"):
+        with pytest.raises(StudyError, match="there is no cuda device here; give -p device auto, or cpu"):
+            trained(path, tmp_path, device="cuda", precision=precision)
+
+
+def test_all_unreadable_images_are_told_at_once(tmp_path):
+    """Of all splits, also those behind the first bad one."""
+    path = table(tmp_path)
+    for number in (3, 11, 13, 19):
+        (tmp_path / f"{number:06}.jpg").write_text("<html>not found</html>")
+    with pytest.raises(StudyError, match=r"000003.jpg cannot be read .* 3 others: 000011.jpg, 000013.jpg, 000019.jpg"):
+        prepared(path, tmp_path / "data")
+
+
+def test_a_format_that_is_not_read_is_named(tmp_path):
+    (tmp_path / "a.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(StudyError, match=r"convert it to JPEG, for Pillow reads no '\.HEIC'"):
+        read_image(tmp_path / "a.HEIC")
+
+
+def test_missing_images_are_counted(tmp_path):
+    path = table(tmp_path)
+    for number in (3, 11):
+        (tmp_path / f"{number:06}.jpg").unlink()
+    with pytest.raises(StudyError, match=r"line 5, column image: '000003.jpg', .* \(2 cells are so\)"):
+        load(str(path), data=tmp_path)
+
+
+def test_photographs_in_folders_within_are_taken_by_their_paths(tmp_path):
+    for place in ("b.png", "day 1/a.png", "day 2/deep/a.png"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / place)
+    photographs = Photographs.of(tmp_path, 32)
+    assert photographs.names == ["b.png", "day 1/a.png", "day 2/deep/a.png"] and len(photographs) == 3
+    assert Photographs.of(tmp_path / "b.png", 32).names == ["b.png"]

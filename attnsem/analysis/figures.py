@@ -6,15 +6,18 @@ They do not go through pyplot, so that none stays open; a notebook that shows on
 import hashlib
 import re
 import textwrap
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
+from matplotlib import font_manager, rc_context
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from attnsem.files import write
@@ -24,11 +27,49 @@ FONT = 8  # points
 DPI = 150
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000")  # Okabe and Ito 2008
 MARKERS = "osD^v<>PX"
+NAMES_SHOWN = 60  # along a side of a matrix; of more labels every second, third …
 LONGEST = 100  # bytes of a name in a file's, of 255 that systems have for the whole
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
+FONTS = (  # for letters that matplotlib's own lacks: the first one here that has a letter draws it
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei"),
+    *("Microsoft YaHei", "SimHei", "Yu Gothic", "MS Gothic", "Malgun Gothic", "PingFang SC", "Hiragino Sans"),
+    *("Noto Sans Arabic", "Geeza Pro", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Sans Hebrew"),
+    *("Arial Unicode MS", "Segoe UI", "Tahoma", "Droid Sans Fallback", "Unifont"),
+)
 STYLE = {"font.size": FONT, "axes.titlesize": FONT, "axes.axisbelow": True, "legend.frameon": False}
-styled = rc_context(STYLE | {"text.parse_math": False})  # a label may have a $ in it
+STYLE |= {"text.parse_math": False}  # a label may have a $ in it
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Decorates what draws a figure: with STYLE, and fonts for its letters; says once where there are none."""
+
+    @wraps(draw)
+    def drawn(*arguments: object, **named: object) -> Figure:
+        with rc_context(STYLE | {"font.family": list(letters())}):
+            figure = draw(*arguments, **named)
+        words = "".join(text.get_text() for text in figure.findobj(Text))
+        if not words.isascii() and any(letter.isprintable() for letter in {*words} - set().union(*letters().values())):
+            say_missing()
+        return figure
+
+    return drawn
+
+
+@cache
+def letters() -> dict[str, set[str]]:
+    """Which letters each font has, of those of FONTS that this machine has, after matplotlib's own."""
+    paths = {font.name: font.fname for font in font_manager.fontManager.ttflist}
+    fonts = ["DejaVu Sans", *(name for name in FONTS if name in paths)]
+    return {name: {*map(chr, font_manager.get_font(paths[name]).get_charmap())} for name in fonts}
+
+
+@cache
+def say_missing() -> None:
+    """Once, in place of matplotlib's warning of every letter."""
+    warnings.filterwarnings("ignore", message=".*missing from font")
+    sentence = "This machine has no font for some of the letters here, which figures show as boxes; install one such as"
+    print(f"{sentence} {FONTS[0]}.")
 
 
 @styled
@@ -188,8 +229,10 @@ def matrices(tables: dict[str, pd.DataFrame], title: str, *, rows: str, columns:
         most = np.nanmax(np.abs(table.to_numpy()), initial=1e-9)
         ax.set_facecolor("lightgrey")
         image = ax.imshow(table, cmap="RdBu_r", vmin=-most, vmax=most)
-        ax.set_xticks(range(len(table)), table.columns, rotation=90, fontsize=FONT - 2)
-        ax.set_yticks(range(len(table)), table.index if ax is axes[0, 0] else [""] * len(table), fontsize=FONT - 2)
+        places = range(0, len(table), -(-len(table) // NAMES_SHOWN))
+        names = table.index[places] if ax is axes[0, 0] else [""] * len(places)
+        ax.set_xticks(places, table.columns[places], rotation=90, fontsize=FONT - 2)
+        ax.set_yticks(places, names, fontsize=FONT - 2)
         ax.set(xlabel=columns, ylabel=rows if ax is axes[0, 0] else "")
         figure.colorbar(image, ax=ax, location="top", label=name, shrink=0.8)
     return figure

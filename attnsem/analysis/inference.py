@@ -20,14 +20,15 @@ from attnsem.training import LOGITS, Split, evaluate
 
 @dataclass(frozen=True)
 class Photographs:
-    """Image files, resized to size x size when a batch of them is read."""
+    """Image files, resized to size x size when a batch of them is read; names: paths within the folder."""
 
     paths: Sequence[Path]
     size: int
+    names: Sequence[str]
 
     @classmethod
     def of(cls, place: Path, size: int) -> "Photographs":
-        """A file, or a folder's images in alphabetical order; in a folder others are named and left out.
+        """A file, or the images of a folder and those within, by their paths' order; others are named and left out.
 
         Raises StudyError where there is no image.
         """
@@ -35,9 +36,9 @@ class Photographs:
             raise StudyError(f"there is no {place}; give a photograph or a folder of them by -p photos")
         if place.is_file():
             read_image(place)
-            return cls([place], size)
+            return cls([place], size, [place.name])
         paths = []
-        for path in sorted(path for path in place.iterdir() if path.is_file()):
+        for path in sorted(path for path in place.rglob("*") if path.is_file()):
             try:
                 read_image(path)
                 paths.append(path)
@@ -45,7 +46,7 @@ class Photographs:
                 print(f"left out: {error}")
         if not paths:
             raise StudyError(f"{place} has no image in it; give a photograph or a folder of them by -p photos")
-        return cls(paths, size)
+        return cls(paths, size, [path.relative_to(place).as_posix() for path in paths])
 
     def __len__(self) -> int:
         return len(self.paths)

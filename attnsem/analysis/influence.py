@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from scipy.sparse import eye_array, hstack
+from scipy.sparse.linalg import lsqr
 from torch import Tensor
 
 from attnsem import metrics
@@ -18,6 +20,7 @@ from attnsem.model import Network, attended_logits, shuffled
 INTERVENTIONS = ("removed", "of another image", "uniform")
 MOST = 300  # images with a label that its channel is changed in
 PERMUTATIONS = 2000
+MOST_PAIRS = 10**8  # that are looked at in all permutations: of more than some 220 labels there are fewer, 99 at least
 
 
 @dataclass(frozen=True)
@@ -145,9 +148,9 @@ def pair_specific(table: pd.DataFrame) -> pd.DataFrame:
     """Off the diagonal, what is left when each row and each column has an effect of its own taken out (least squares):
     how strong a label's channel is, or how far a label's logit moves, whatever the partner, is no dependency."""
     pairs = off_diagonal(table) & np.isfinite(table.to_numpy())
-    inputs = np.hstack([np.eye(len(table))[places] for places in np.nonzero(pairs)])
+    inputs = hstack([eye_array(len(table), format="csr")[places] for places in np.nonzero(pairs)], "csr")
     values = table.to_numpy()[pairs]
-    residuals = values - inputs @ np.linalg.lstsq(inputs, values, rcond=None)[0]
+    residuals = values - inputs @ lsqr(inputs, values, atol=1e-15, btol=1e-15)[0]
     is_rounding = np.abs(residuals) < 1e-9 * np.abs(values).max(initial=1e-300)
     specific = np.full(table.shape, np.nan)
     specific[pairs] = np.where(is_rounding, 0, residuals)
@@ -156,7 +159,7 @@ def pair_specific(table: pd.DataFrame) -> pd.DataFrame:
 
 def agreement(influence: pd.DataFrame, lift: pd.DataFrame, seed: int = 0) -> dict[str, float]:
     """Spearman's rank correlation of the two over pairs of two labels, and its null when labels are permuted (Mantel
-    1967): the middle 95 % of PERMUTATIONS, and p; nan where nothing moves."""
+    1967): the middle 95 % of PERMUTATIONS or fewer, and p; nan where nothing moves."""
     labels = lift.index[lift.notna().sum(axis=1) >= lift.notna().any().sum() - 1]  # that occur, and not always
     values, lift = influence.loc[labels, labels].to_numpy(), lift.loc[labels, labels].to_numpy()
     pairs = off_diagonal(values) & np.isfinite(values)
@@ -170,9 +173,10 @@ def agreement(influence: pd.DataFrame, lift: pd.DataFrame, seed: int = 0) -> dic
         return np.corrcoef(ranks, lift_ranks[np.ix_(order, order)][pairs])[0, 1]
 
     random, rho = np.random.default_rng(seed), correlation(np.arange(len(lift)))
-    null = np.array([correlation(random.permutation(len(lift))) for _ in range(PERMUTATIONS)])
+    permutations = min(PERMUTATIONS, max(MOST_PAIRS // lift.size, 99))
+    null = np.array([correlation(random.permutation(len(lift))) for _ in range(permutations)])
     low, high = np.quantile(null, (0.025, 0.975))
-    p = (np.sum(np.abs(null) >= abs(rho)) + 1) / (PERMUTATIONS + 1)
+    p = (np.sum(np.abs(null) >= abs(rho)) + 1) / (permutations + 1)
     return {"rank correlation": rho, "null low": low, "null high": high, "p": p}
 
 

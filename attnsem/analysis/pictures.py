@@ -19,6 +19,7 @@ from attnsem.analysis.figures import COLOURS, FONT, WIDTH, name_rows, styled, su
 HEAT = "plasma"
 COLUMNS = 7
 CHANNELS_SHOWN = 4
+PANELS_SHOWN = 55  # eight rows of COLUMNS with the image itself; a thousand take minutes and cannot be told apart
 NOTE = "Heat: a label's channel of A, from 0 (clear) to its own peak (yellow). p: sigmoid of the logit."
 
 Box = tuple[str, float, float, float, float]
@@ -49,7 +50,7 @@ def example_images(
     rows = -(-len(images) // columns)
     figure, axes = panels(rows, columns, rows * (WIDTH / columns + 0.45))
     for ax, image, title, own in zip(axes.flat, images, titles, boxes or [()] * len(images), strict=False):
-        show(ax, image, own, textwrap.fill(title, int(WIDTH / columns * 14)))
+        show(ax, image, own, textwrap.fill(textwrap.shorten(title, 160), int(WIDTH / columns * 14)))
     return figure
 
 
@@ -78,7 +79,12 @@ def gallery(items: dict[str, AttendedImage], title: str) -> Figure:
     """
     figure, axes = panels(2, len(items), 2 * WIDTH / max(len(items), 3) + 1.3, title, NOTE)
     for [above, below], (rule, item) in zip(axes.T, items.items(), strict=True):
-        show(above, item.image, item.boxes, textwrap.fill(f"{item.id}: {', '.join(item.true)}", 26))
+        show(
+            above,
+            item.image,
+            item.boxes,
+            textwrap.fill(textwrap.shorten(f"{item.id}: {', '.join(item.true)}", 160), 26),
+        )
         above.set_title(rule)
         show_channel(below, item, 0, item.boxes)
     return figure
@@ -86,9 +92,18 @@ def gallery(items: dict[str, AttendedImage], title: str) -> Figure:
 
 @styled
 def all_channels(item: AttendedImage, title: str) -> Figure:
-    """One image and the channels of all labels, drawn as in attention_over_images; true labels stand in bold."""
-    rows = -(-(len(item.labels) + 1) // COLUMNS)
+    """One image and the channels of all labels, drawn as in attention_over_images; true labels stand in bold.
+
+    Of more than PANELS_SHOWN labels those that are true, then the likeliest, in their order.
+    """
     note = f"{NOTE}\n×: its peak over uniform. Bold: true labels."
+    if (more := len(item.labels) - PANELS_SHOWN) > 0:
+        order = np.lexsort([-item.scores, [label not in item.true for label in item.labels]])
+        places = np.sort(order[:PANELS_SHOWN])
+        labels = tuple(item.labels[place] for place in places)
+        item = item._replace(labels=labels, channels=item.channels[places], scores=item.scores[places])
+        note += f" {more} labels more, less likely ones, are not shown."
+    rows = -(-(len(item.labels) + 1) // COLUMNS)
     figure, axes = panels(rows, COLUMNS, rows * (WIDTH / COLUMNS + 0.35) + 0.7, title, note)
     show(axes.flat[0], item.image, item.boxes, textwrap.shorten(item.id, 24))
     for ax, label, channel, score in zip(axes.flat[1:], item.labels, item.channels, item.scores, strict=False):
@@ -115,7 +130,11 @@ def one_channel(image: np.ndarray, maps: dict[str, np.ndarray], title: str, boxe
 
 @styled
 def average_channels(channels: np.ndarray, labels: Sequence[str], title: str) -> Figure:
-    """The mean channel of each label (C, h, w), all on one scale that begins at 0; 1 is uniform attention."""
+    """The mean channel of each label (C, h, w), all on one scale that begins at 0; 1 is uniform attention.
+
+    Of more than PANELS_SHOWN labels the first ones."""
+    if (more := len(labels) - PANELS_SHOWN) > 0:
+        labels, channels, title = labels[:PANELS_SHOWN], channels[:PANELS_SHOWN], f"{title} ({more} more not shown)"
     rows = -(-len(labels) // COLUMNS)
     figure, axes = panels(rows, COLUMNS, rows * (WIDTH / COLUMNS + 0.2) + 0.6, title)
     times = channels * channels[0].size

@@ -58,7 +58,8 @@ def find(folder: Path, pattern: str) -> Path | None:
     levels = ({match.parent for match in folder.glob("[!.]*/" * depth + pattern)} for depth in range(4))
     parents = next(filter(None, levels), {None})
     if len(parents) > 1:
-        raise StudyError(f"several copies: {', '.join(sorted(map(str, parents)))}; name one by -p source")
+        remedy = "name one by -p source, or copy one into the other if they are parts"
+        raise StudyError(f"several copies: {', '.join(sorted(map(str, parents)))}; {remedy}")
     return parents.pop()
 
 

@@ -51,9 +51,10 @@ def of_files(paths: dict[str, Path], **fields: object) -> Dataset:
     """A Dataset whose images are files, by id; StudyError where some are missing, or an image is in two splits."""
     if missing := [path for path in paths.values() if not path.is_file()]:
         raise StudyError(f"{len(missing)} of {len(paths)} images are missing, first {missing[0]}; put them there")
-    ids = fields["targets"].index
-    if not ids.is_unique:
-        raise StudyError(f"image {ids[ids.duplicated()][0]} is in two splits; give each image one")
+    for image in (ids := fields["targets"].index)[ids.duplicated()][:1]:
+        places = [split for split in SPLITS if image in fields["splits"][split]]
+        where = "in two splits" if len(places) > 1 else f"twice in {places[0]}"
+        raise StudyError(f"image {image} is {where}; list each image once")
     files = [(image, path.stat().st_size) for image, path in paths.items()]
     return Dataset(open=lambda image: read_image(paths[image]), files=files, **fields)
 
@@ -69,7 +70,9 @@ def read_image(path: str | Path) -> Image.Image:
                 image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
             return image.convert("RGB")
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error …
-        raise StudyError(f"{path} cannot be read as an image ({error}); replace it") from error
+        is_read = Path(path).suffix.lower() in Image.registered_extensions()
+        remedy = "replace it" if is_read else f"convert it to JPEG, for Pillow reads no {Path(path).suffix!r}"
+        raise StudyError(f"{path} cannot be read as an image ({error}); {remedy}") from error
 
 
 def read_lines(path: Path, pattern: str, meaning: str, archives: Sequence[Archive]) -> list[str]:

@@ -31,7 +31,7 @@ def load(name: str, *, source: Path | None, data: Path, partial: bool, split_see
     names = {path.stem for path in images.glob("im*.jpg")}
     numbers = [number for number in range(1, IMAGES + 1) if f"im{number}" in names]
     if len(numbers) < (5 if partial else IMAGES):  # 5 still fill train, val and test
-        remedy = f"add those of {ARCHIVES[0]}, or accept a part by -p partial True"
+        remedy = f"add those of {ARCHIVES[0]}, " + ("5 at least" if partial else "or accept a part by -p partial True")
         raise StudyError(f"{images} has {len(numbers)} of {IMAGES} images; {remedy}")
     columns = {label: np.isin(numbers, read_list(annotations / f"{label}.txt")) for label in LABELS[name]}
     targets = pd.DataFrame(columns, [f"im{number}" for number in numbers], dtype=np.int8)

@@ -63,12 +63,27 @@ def resize(dataset: Dataset, split: str, size: int, folder: Path) -> None:
             raise StudyError(f"{target} holds other images than {dataset.name} now has; delete {folder}")
         return
 
-    def row(image_id: str) -> np.ndarray:
-        return np.asarray(dataset.open(image_id).resize((size, size), Image.Resampling.BILINEAR))
+    faults = {}
+
+    def row(image_id: str) -> np.ndarray | None:
+        try:
+            return np.asarray(dataset.open(image_id).resize((size, size), Image.Resampling.BILINEAR))
+        except StudyError as error:
+            faults[image_id] = error
+            return None
+
+    def rows(start: int, stop: int) -> np.ndarray:
+        images = list(pool.map(row, ids[start:stop]))
+        if faults:  # then all others are looked at too, so that they are told at once
+            list(pool.map(row, {*dataset.splits["trainval"], *dataset.splits["test"]} - {*ids[:stop]}))
+            first, *others = sorted(faults)
+            more = f", and as little can {len(others)} others: {', '.join(others)}" if others else ""
+            raise StudyError(f"{faults[first]}{more}")
+        return np.stack(images)
 
     shape, title = (len(ids), size, size, 3), f"{dataset.images} {split} at {size} px"
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        fill(target, shape, np.uint8, lambda start, stop: np.stack(list(pool.map(row, ids[start:stop]))), title)
+        fill(target, shape, np.uint8, rows, title)
     write_json(listing, {"ids": list(ids), "sha256": read_seal(target)["sha256"]})
 
 
@@ -80,12 +95,12 @@ def check_source(dataset: str, data: str | Path) -> None:
     path, place = rooted(dataset), rooted(data) / "prepared" / name_of(dataset)
     if is_table(dataset) and (place / "dataset.json").exists():
         description, now = read_json(place / "dataset.json"), table.source_of(path)
-        source = description.get("source", {})
-        is_same = source == now if path.is_file() else source.get("path") == now["path"]
+        source = {"path": now["path"]} | description.get("source", {})
+        is_same = source == now if path.is_file() else source["path"] == now["path"]
         if not is_same and not (path.is_file() and table.load(path).fingerprint == description["fingerprint"]):
             remedy = f"if it is the same table, changed, delete {place} and run 00_prepare_data again"
             remedy += ", if it is another one, rename it, or give another -p data and -p runs"
-            raise StudyError(f"{path} is not what {place} was prepared from, {source.get('path')} as it was; {remedy}")
+            raise StudyError(f"{path} is not what {place} was prepared from, {source['path']} as it was; {remedy}")
 
 
 @dataclass(frozen=True)
@@ -143,6 +158,8 @@ class Prepared:
 
     def images(self, split: str, size: int) -> Images:
         """The split's array at that size; `train` is read from `trainval`."""
+        if not self.ids(split):
+            raise StudyError(f"{self.name} has no {split} images; give some of its table the split {split}")
         holder = "trainval" if split == "train" else split
         path = self.folder / "arrays" / self.image_set / f"{holder}-{size}.npy"
         if not path.exists():

@@ -43,18 +43,18 @@ def load(path: Path) -> Dataset:
     targets = cells.astype(np.int8).set_axis(table.image.tolist())
     unlabelled = (targets != 1).all(axis=1).sum()
     notes = [f"{unlabelled} of {len(targets)} images have no label; they are kept."] if unlabelled else []
-    notes += _warnings(splits, targets)
-    fields = {
-        "splits": splits,
-        "targets": targets,
-        "boxes": _boxes(path.with_name(f"{path.stem}_boxes.csv"), labels, paths),
-    }
-    return of_files(paths, name=path.stem, images=path.stem, **fields, source=source_of(path), notes=tuple(notes))
+    boxes, notes = _boxes(_boxes_of(path), labels, paths), (*notes, *_warnings(splits, targets))
+    fields = {"splits": splits, "targets": targets, "boxes": boxes, "source": source_of(path), "notes": notes}
+    return of_files(paths, name=path.stem, images=path.stem, **fields)
+
+
+def _boxes_of(path: Path) -> Path:
+    return path.with_name(f"{path.stem}_boxes.csv")
 
 
 def source_of(path: Path) -> dict[str, str]:
     """Where the table lies, and SHA-256 of it and of its boxes, as far as there are files."""
-    files = path, path.with_name(f"{path.stem}_boxes.csv")
+    files = path, _boxes_of(path)
     return {"path": str(path.resolve())} | {file.name: checksum(file) for file in files if file.is_file()}
 
 
@@ -115,7 +115,9 @@ def _refuse(path: Path, table: pd.DataFrame, is_bad: pd.DataFrame, expected: str
     """Raises StudyError for the first true cell of `is_bad`, which has some of the columns of `table`."""
     for row, column in np.argwhere(is_bad)[:1]:
         line, name = is_bad.index[row], is_bad.columns[column]
-        raise StudyError(f"{path}, line {line}, column {name}: {_shown(table.at[line, name])}, expected {expected}")
+        more = f" ({count} cells are so)" if (count := is_bad.to_numpy().sum()) > 1 else ""
+        cell = _shown(table.at[line, name])
+        raise StudyError(f"{path}, line {line}, column {name}: {cell}, expected {expected}{more}")
 
 
 def _shown(cell: str) -> str:

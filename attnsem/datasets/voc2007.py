@@ -78,7 +78,8 @@ def _objects(path: Path) -> list[tuple]:
                 raise ValueError(f"an object {label!r:.20}, difficult {difficult!r:.20}, {place}")
             rows.append((path.stem, label, *corners, int(difficult)))
     except (OSError, ParseError, TypeError, ValueError, LookupError, ZeroDivisionError) as error:
-        raise StudyError(f"{path} is missing or no VOC annotation ({error}); unpack the archives again") from error
+        remedy = "unpack the archives again, or give annotations of your own as a CSV (data/README.md)"
+        raise StudyError(f"{path} is missing or no VOC annotation ({error}); {remedy}") from error
     return rows
 
 
