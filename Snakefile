@@ -230,7 +230,7 @@ rule table:
     log:
         f"{RUNS}/{{dataset}}/notebooks/{{table}}.ipynb",
     params:
-        lambda w: f"-p dataset {shlex.quote(w.dataset)} -p runs {shlex.quote(RUNS)} -p stage {LAST} -p figures {shlex.quote(FIGURES)}",
+        lambda w: f"-r dataset {shlex.quote(w.dataset)} -p runs {shlex.quote(RUNS)} -p stage {LAST} -p figures {shlex.quote(FIGURES)}",
     wildcard_constraints:
         table="|".join(TABLES),
     shell:

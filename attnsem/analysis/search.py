@@ -41,7 +41,7 @@ def search(stage: int, *, draws: int, runs: str | Path = "runs", **parameters: o
     """
     val = rooted(runs) / "val"
     splits = SPLITS if stage == 1 else {}
-    tried, best, best_run = [], None, None
+    tried, best, best_run = [], None, None  # without positives on val no mAP is better than none
     for number in range(draws or 1):
         changes = draw(number) if draws else {}
         try:
@@ -52,7 +52,7 @@ def search(stage: int, *, draws: int, runs: str | Path = "runs", **parameters: o
         last = run.history.iloc[-1]
         mean_ap = {"mAP": read_json(run.folder / "metrics.json")["mAP"]}
         tried.append(changes | mean_ap | ({"alpha": last["alpha"]} if "alpha" in last else {}))
-        if best is None or tried[-1]["mAP"] > tried[best]["mAP"]:
+        if best is None or (tried[-1]["mAP"] or 0) > (tried[best]["mAP"] or 0):
             best, best_run, run = number, run, best_run
         if run:
             run.checkpoint.unlink(missing_ok=True)
