@@ -68,3 +68,13 @@ def test_gain_by_company_is_measured_on_the_images_with_it_and_without():
         .set_index(["label", "with"])
         .loc[("a", False), "low"]
     )
+
+
+def test_stackers_leave_labels_alone_that_have_too_little_to_learn_from():
+    """Of a thousand labels most are so, and to fit them all took minutes."""
+    random = np.random.default_rng(0)
+    logits, targets = random.normal(size=(40, 3)), np.zeros((40, 3), int)
+    targets[:5, 0], targets[:15, 1] = 1, 1
+    _, scores = dependencies.stack([(logits, targets, logits, targets)])
+    linear = scores["all logits, linear"]
+    assert np.array_equal(linear[:, [0, 2]], logits[:, [0, 2]]) and not np.allclose(linear[:, 1], logits[:, 1])

@@ -148,14 +148,16 @@ STACKERS = {
 
 def stack(parts: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Test targets (N, C) and scores (N, C) of each label from: its own logit; all labels' logits, by a linear and a
-    small nonlinear stacker; its own logit and which other labels truly are there, an oracle, by both."""
+    small nonlinear stacker; its own logit and which other labels truly are there, an oracle, by both.
+
+    A label with fewer than FEWEST positives, or negatives, to learn from keeps its own logit."""
     scores = {OWN: [part[2] for part in parts]} | {name: [] for name in STACKERS}
     for logits, targets, test_logits, test_targets in parts:
         for name, (model, inputs) in STACKERS.items():
             stacked = test_logits.copy()
             for column in range(logits.shape[1]):
                 rows = targets[:, column] != -1
-                if len(np.unique(targets[rows, column])) == 2:
+                if min((targets[:, column] == value).sum() for value in (0, 1)) >= FEWEST:
                     fitted = model().fit(inputs(logits, targets, column)[rows], targets[rows, column])
                     stacked[:, column] = fitted.decision_function(inputs(test_logits, test_targets, column))
             scores[name].append(stacked)

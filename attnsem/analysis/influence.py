@@ -127,7 +127,8 @@ def adjusted(falls: np.ndarray, columns: np.ndarray, targets: np.ndarray, images
             continue
         changed = np.unique(columns[is_fair])
         company = np.delete(targets[is_fair] == 1, logit, axis=1).astype(float)
-        inputs = np.hstack([columns[is_fair, None] == changed, company - company.mean(0)])
+        company = (company - company.mean(0))[:, company.min(0) < company.max(0)]  # else it has no effect
+        inputs = np.hstack([columns[is_fair, None] == changed, company])
         inverse = np.linalg.pinv(inputs)
         effects = inverse @ falls[is_fair, logit]
         residuals = falls[is_fair, logit] - inputs @ effects
