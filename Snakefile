@@ -17,12 +17,14 @@ from pathlib import Path
 from attnsem import StudyError, paper
 from attnsem.analysis import rows
 from attnsem.analysis.parameters import declared
+from attnsem.datasets.table import boxes_of
+from attnsem.notebook import argument
 
 RUNS, DATA = config.get("runs", "runs"), config.get("data", "data")
 FIGURES = config.get("figures", f"{RUNS}/figures")
 LAST, SEEDS = config.get("last", 4), config.get("seeds", [0])
 SEARCH = {int(stage): draws for stage, draws in config.get("search", {}).items()}
-SEARCH_SEED = config.get("search_seed", max(map(int, SEEDS)) + 1)
+SEARCH_SEED = int(config.get("search_seed", max(map(int, SEEDS)) + 1))
 DATASETS = {paper.name_of(dataset): dataset for dataset in config.get("datasets", ["scenes"])}
 NOTEBOOKS = Path(workflow.basedir) / "notebooks"
 STAGE = {n: f"{n:02}_train_stage{n}" for n in (1, 2, 3, 4)}
@@ -60,21 +62,25 @@ def part_of(row, stage):
 PARTS = {(part_of(row, n), n): row for row in ROWS.values() for n in rows.stages_of(row, LAST)}
 
 
-def manifest(runs, dataset, row, stage, seed):
-    return f"{runs}/{dataset}/{part_of(row, stage)}/seed{seed}/stage{stage}/manifest.json"
+def manifest(dataset, part, stage, seed):
+    return f"{RUNS}/{dataset}/{part}/seed{seed}/stage{stage}/manifest.json"
+
+
+def last_of(dataset, row, seed):
+    stage = rows.stages_of(row, LAST)[-1]
+    return manifest(dataset, part_of(row, stage), stage, seed)
 
 
 def all_runs():
     for dataset in DATASETS:
         for row in ROWS.values():
-            yield from (manifest(RUNS, dataset, row, rows.stages_of(row, LAST)[-1], seed) for seed in SEEDS)
+            yield from (last_of(dataset, row, seed) for seed in SEEDS)
 
 
 def parent(row, stage):
     """The part that a stage of a row stands on, as its folder and stage; none for the first."""
-    stages = rows.stages_of(row, LAST)
-    place = stages.index(stage)
-    return (part_of(row, stages[place - 1]), stages[place - 1]) if place else None
+    before = paper.before(rows.settings_of(row, stage, dataset="scenes"))
+    return before and (paper.part_of(before), before.stage)
 
 
 def chosen(dataset, part, stage):
@@ -89,7 +95,7 @@ def before(n):
         on = parent(row, n)
         sources = {"prepared": f"{RUNS}/{wildcards.dataset}/prepared"}
         if on:
-            sources = {"parent": f"{RUNS}/{wildcards.dataset}/{on[0]}/seed{wildcards.seed}/stage{on[1]}/manifest.json"}
+            sources = {"parent": manifest(wildcards.dataset, *on, wildcards.seed)}
         if n in SEARCH:
             sources["choice"] = chosen(wildcards.dataset, wildcards.part, n)
         return sources
@@ -105,7 +111,7 @@ def values_of(row, n, dataset):
 
 
 def flags(n, values):
-    return f"{OF_STAGE[n]} " + " ".join(f"-p {name} {shlex.quote(str(value))}" for name, value in values.items())
+    return f"{OF_STAGE[n]} " + " ".join(argument(name, value) for name, value in values.items())
 
 
 def parameters(n):
@@ -113,20 +119,20 @@ def parameters(n):
 
     def text(wildcards):
         row, choice = PARTS[wildcards.part, n], chosen(wildcards.dataset, wildcards.part, n)
-        values = values_of(row, n, wildcards.dataset) | {"seed": wildcards.seed}
+        values = values_of(row, n, wildcards.dataset) | {"seed": int(wildcards.seed)}
         return flags(n, values) + (f" -f {shlex.quote(choice)}" if n in SEARCH else "")
 
     return text
 
 
 def common(wildcards):
-    return f"-p dataset {shlex.quote(DATASETS[wildcards.dataset])} -p data {shlex.quote(DATA)}"
+    return f"{argument('dataset', DATASETS[wildcards.dataset])} -p data {shlex.quote(DATA)}"
 
 
 def table_of(wildcards):
     """The user's own table and its boxes, where the data set is one."""
-    path = Path(DATASETS[wildcards.dataset])
-    return [place for place in (path, path.with_name(f"{path.stem}_boxes.csv")) if path.suffix == ".csv" and place.exists()]
+    dataset = DATASETS[wildcards.dataset]
+    return [path for path in (Path(dataset), boxes_of(Path(dataset))) if paper.is_table(dataset) and path.exists()]
 
 
 PAPERMILL = "papermill --log-output --no-progress-bar"
@@ -230,7 +236,7 @@ rule table:
     log:
         f"{RUNS}/{{dataset}}/notebooks/{{table}}.ipynb",
     params:
-        lambda w: f"-r dataset {shlex.quote(w.dataset)} -p runs {shlex.quote(RUNS)} -p stage {LAST} -p figures {shlex.quote(FIGURES)}",
+        lambda w: f"{argument('dataset', w.dataset)} -p runs {shlex.quote(RUNS)} -p stage {LAST} -p figures {shlex.quote(FIGURES)}",
     wildcard_constraints:
         table="|".join(TABLES),
     shell:
@@ -239,7 +245,7 @@ rule table:
 
 rule show:
     input:
-        lambda w: manifest(RUNS, w.dataset, ROWS["proposed"], LAST, SEEDS[0]),
+        lambda w: last_of(w.dataset, ROWS["proposed"], SEEDS[0]),
     output:
         touch(f"{RUNS}/{{dataset}}/notebooks/{{shown}}.done"),
     log:

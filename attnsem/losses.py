@@ -1,4 +1,3 @@
-import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -18,12 +17,3 @@ def multilabel_loss(
     loss = binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="none")
     terms = 1 if over_labels == "sum" else logits.shape[1]
     return loss.masked_fill(targets < 0, 0).sum() / ((images or len(logits)) * terms)
-
-
-def softened(targets: Tensor, similarity: Tensor, share: float) -> Tensor:
-    """Targets (N, C) with a share from the labels that are like those present; -1 stays.
-
-    similarity: (C, C) of attnsem.datasets.similarity.
-    """
-    present = targets.clamp(min=0).float()
-    return torch.where(targets < 0, -1.0, (1 - share) * present + share * present @ similarity.T)

@@ -134,11 +134,6 @@ def parent_of(settings: Settings, runs: Path) -> Run | None:
     return before and complete_run(before, runs)
 
 
-def choice_path(settings: Settings, runs: Path) -> Path:
-    """Of what a search on val has chosen for a stage."""
-    return Run.of(settings, runs / "val").folder.parents[1] / f"stage{settings.stage}.json"
-
-
 def lineage(run: Run, runs: str | Path) -> list[Run]:
     """The run and those it stands on, stage 1 first."""
     parent = parent_of(run.settings, rooted(runs))

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from attnsem import StudyError, backbones, metrics, paper
+from attnsem.datasets.features import cached, cached_maps
 from attnsem.datasets.prepared import Prepared
 from attnsem.datasets.similarity import similarity
 from attnsem.engine import Fabric, fastest_precision, held_by_all, launched, memory_given_back
-from attnsem.features import cached, cached_maps
 from attnsem.files import checksum, held, rooted, write_arrays, write_json, write_tensors
 from attnsem.model import Network
 from attnsem.paper import VARIANT, Settings, Variant
@@ -238,14 +238,13 @@ def write_scores(run: Run, prepared: Prepared, settings: Settings, logits: dict[
     images = {"ids": np.array(prepared.ids(settings.test_split)), "labels": np.array(prepared.labels)}
     write_arrays(run.folder / "scores.npz", images | {"targets": targets} | logits)
     readings = metrics.readings(targets, logits["scores"], prepared.labels)
-    parts = [name for name in logits if name != "scores"]
     mean_ap = {name: 100 * metrics.mean_average_precision(targets, part) for name, part in logits.items()}
     mean_ap = {name: None if np.isnan(value) else value for name, value in mean_ap.items()}
     write_json(
         run.folder / "metrics.json",
         {
             "mAP": mean_ap["scores"],
-            "parts": {name: mean_ap[name] for name in parts},
+            "parts": {name: value for name, value in mean_ap.items() if name != "scores"},
             "readings": {" ".join(reading): row.dropna().to_dict() for reading, row in readings.iterrows()},
         },
     )
@@ -283,11 +282,12 @@ def command_line(call: Callable[..., object], description: str, **options: tuple
     """Calls it with the shell's stage, whole numbers (options: their defaults and help) and parameters."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("stage", type=int, choices=sorted(TRAINED))
-    parser.add_argument("-p", action="append", nargs=2, default=[], metavar=("NAME", "VALUE"), help="as for papermill")
+    named = {"nargs": 2, "default": [], "metavar": ("NAME", "VALUE"), "help": "as for papermill"}
+    parser.add_argument("-p", "-r", dest="parameters", action="append", **named)
     for name, (default, text) in options.items():
         parser.add_argument(f"--{name}", type=int, default=default, help=text)
     arguments = vars(parser.parse_args())
-    parameters = {name: value_of(name, value) for name, value in arguments.pop("p")}
+    parameters = {name: value_of(name, value) for name, value in arguments.pop("parameters")}
     try:
         call(arguments.pop("stage"), **arguments, **parameters)
     except StudyError as error:

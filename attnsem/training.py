@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from attnsem import NotFiniteError, StudyError
-from attnsem.arrays import Images, Views, batches
+from attnsem.datasets.arrays import Images, Views, batches
+from attnsem.datasets.features import Features
+from attnsem.datasets.similarity import softened
 from attnsem.engine import Fabric, ahead, compiled, largest_batch, share_batchnorm
-from attnsem.features import Features
 from attnsem.files import load_tensors, write_table, write_tensors
-from attnsem.losses import multilabel_loss, softened
+from attnsem.losses import multilabel_loss
 from attnsem.metrics import mean_average_precision
 from attnsem.model import Classifier, Network, Output
 from attnsem.notebook import bar

@@ -200,18 +200,13 @@ def recorded_stages(results: Path = ROOT / "results") -> str:
 
 def with_results(text: str) -> str:
     """The README's text with its marked part, the paper's claims on the paper's backbone, written anew."""
-    shown = [place for place in places() if backbone_of(place) == BACKBONE]
+    shown = [place for place in places() if f": {BACKBONE} " in heading(*place)]
     parts = [
         f"**{heading(*place)}**\n\n{as_markdown(claims_shown(*place))}\n{as_markdown(gain_lines(*place))}"
         for place in shown
     ]
     before, rest = text.split(MARKS[0])
     return before + MARKS[0] + "\n".join(parts) + MARKS[1] + rest.split(MARKS[1])[1]
-
-
-def backbone_of(place: tuple[Path, str, int]) -> str:
-    first = next(row for row in tables.read_rows(*place).values() if row.files)
-    return Run(first.files[0][0].parent).settings.backbone
 
 
 def page() -> str:

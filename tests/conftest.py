@@ -1,5 +1,8 @@
+from contextlib import contextmanager
+
 import pytest
 
+from attnsem import training
 from attnsem.datasets import scenes
 from attnsem.datasets.prepared import prepare
 
@@ -12,3 +15,26 @@ def scenes_data(tmp_path_factory):
     data = tmp_path_factory.mktemp("data")
     prepare(scenes.load(train=24, val=8, test=32), data=data, **SIZES)
     return data
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """A context in which training stops after its first epoch."""
+    epoch = training.train_epoch
+
+    def stopped(*arguments):
+        if arguments[-1] == 1:
+            raise Interrupted
+        return epoch(*arguments)
+
+    @contextmanager
+    def interrupted():
+        with monkeypatch.context() as patch, pytest.raises(Interrupted):
+            patch.setattr(training, "train_epoch", stopped)
+            yield
+
+    return interrupted

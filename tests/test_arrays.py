@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from attnsem import StudyError
-from attnsem.arrays import Views, batches
 from attnsem.datasets import scenes, storage
+from attnsem.datasets.arrays import Views, batches
 from attnsem.datasets.prepared import Prepared, prepare
 from attnsem.files import ROOT
 

@@ -42,20 +42,11 @@ def test_a_gradient_too_large_for_its_scale_is_skipped_and_no_fault(tmp_path, sc
     assert run.manifest["parameters"]["precision"] == "16-mixed"
 
 
-def test_the_scaler_goes_on_where_it_was_interrupted(tmp_path, scenes_data, scaled, monkeypatch):
+def test_the_scaler_goes_on_where_it_was_interrupted(tmp_path, scenes_data, scaled, interrupted):
     scaled(TOO_LARGE)
     whole = stages.train(1, **QUICK, data=scenes_data, runs=tmp_path / "whole")
-    epoch = training.train_epoch
-
-    def stopped(*arguments):
-        if arguments[-1] == 1:
-            raise KeyboardInterrupt
-        return epoch(*arguments)
-
-    monkeypatch.setattr(training, "train_epoch", stopped)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted():
         stages.train(1, **QUICK, data=scenes_data, runs=tmp_path / "runs")
-    monkeypatch.setattr(training, "train_epoch", epoch)
     scalers = scaled(TOO_LARGE)
     resumed = stages.train(1, **QUICK, data=scenes_data, runs=tmp_path / "runs")
     assert all(torch.equal(tensor, resumed.state()[key]) for key, tensor in whole.state().items())

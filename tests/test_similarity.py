@@ -6,9 +6,8 @@ import torch
 
 from attnsem import StudyError
 from attnsem.datasets import mirflickr, scenes, voc2007
-from attnsem.datasets.similarity import similarity
+from attnsem.datasets.similarity import similarity, softened
 from attnsem.files import ROOT
-from attnsem.losses import softened
 
 WORDNET = ROOT / "data/text/wordnet.csv"
 VECTORS = "3 2\ncat 1 0\ndog 3 4\nsky 0 -2\n"

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from attnsem import StudyError, stages
 from attnsem.analysis.pictures import AttendedImage
+from attnsem.datasets.features import cached
 from attnsem.datasets.prepared import Prepared
 from attnsem.engine import largest_batch, launched, memory_given_back
-from attnsem.features import cached
 from attnsem.files import rooted
 from attnsem.model import gated, spatial_softmax
 from attnsem.runs import Run

@@ -14,9 +14,9 @@ from sklearn.preprocessing import StandardScaler
 from attnsem import StudyError, metrics, stages
 from attnsem.analysis.statistics import bootstrap, interval, two_way
 from attnsem.analysis.tables import Row
+from attnsem.datasets.features import cached
 from attnsem.datasets.prepared import Prepared
 from attnsem.engine import launched, memory_given_back
-from attnsem.features import cached
 from attnsem.files import rooted
 from attnsem.runs import Run
 from attnsem.training import out_of_fold

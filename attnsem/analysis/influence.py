@@ -14,7 +14,7 @@ from torch import Tensor
 
 from attnsem import metrics
 from attnsem.analysis.channels import Channels
-from attnsem.arrays import batches
+from attnsem.datasets.arrays import batches
 from attnsem.model import Network, attended_logits, shuffled
 
 INTERVENTIONS = ("removed", "of another image", "uniform")

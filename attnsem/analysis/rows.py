@@ -92,6 +92,11 @@ def settings_of(row: dict, stage: int, **parameters: object) -> Settings:
     return paper.settings(stage, **{name: value for name, value in row.items() if name != "stage"}, **parameters)
 
 
+def choice_path(settings: Settings, runs: Path) -> Path:
+    """Of what a search on val has chosen for a stage."""
+    return Run.of(settings, runs / "val").folder.parents[1] / f"stage{settings.stage}.json"
+
+
 def near(name: str) -> str:
     """ "; did you mean …?" for what is no row's name, or nothing."""
     renamed = re.sub("^(proposed, )?literal( gate)?, ", "proposed, ", name)

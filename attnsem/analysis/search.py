@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from attnsem import NotFiniteError, StudyError, stages
+from attnsem.analysis.rows import choice_path
 from attnsem.files import read_json, rooted, write_json
-from attnsem.runs import Run, choice_path
+from attnsem.runs import Run
 
 LR, WEIGHT_DECAY = (1e-3, 1e-1), (1e-5, 1e-2)  # least and greatest
 EPOCHS = (2, 6)

@@ -10,10 +10,10 @@ import pandas as pd
 
 from attnsem import StudyError, metrics
 from attnsem.analysis import statistics
-from attnsem.analysis.rows import BASELINE, GROUPS, POOLING, ROWS, settings_of, stages_of
+from attnsem.analysis.rows import BASELINE, GROUPS, POOLING, ROWS, choice_path, settings_of, stages_of
 from attnsem.files import read_json, rooted
-from attnsem.paper import ALPHA
-from attnsem.runs import Run, choice_path, command
+from attnsem.paper import ALPHA, Settings
+from attnsem.runs import Run, command
 
 DIFFERENCE = ["Δ mAP", "low", "high", "sd of seeds", "seeds"]
 FUSED = {  # rows made of other rows' score files: of which row's seed s, or the next one, and the weight in ŷ
@@ -93,8 +93,7 @@ def read_rows(runs: str | Path, dataset: str, stage: int) -> dict[str, Row]:
         for name, row in names.items():
             if stages := stages_of(row, stage):
                 settings = settings_of(row, stages[-1], dataset=dataset)
-                paths = sorted(Run.of(settings, folder).folder.parents[1].glob(f"seed*/stage{stages[-1]}/scores.npz"))
-                files = tuple((path,) for path in paths if Run(path.parent).complete)
+                files = tuple((path,) for path in score_files(settings, folder).values())
                 rows[name] = Row(group, name, command(settings), files)
     if not any(row.files for row in rows.values()):
         raise StudyError(
@@ -105,12 +104,17 @@ def read_rows(runs: str | Path, dataset: str, stage: int) -> dict[str, Row]:
     return dict(sorted(rows.items(), key=lambda item: list(GROUPS).index(item[1].group)))
 
 
+def score_files(settings: Settings, folder: Path) -> dict[str, Path]:
+    """By seed, of the complete runs of a stage."""
+    runs = Run.of(settings, folder).folder.parents[1].glob(f"seed*/stage{settings.stage}")
+    return {run.parent.name: run / "scores.npz" for run in sorted(runs) if Run(run).complete}
+
+
 def fused(name: str, folder: Path, dataset: str, baseline_command: str) -> Row:
     """A row of FUSED, of ŷ_att as stage 2 leaves it; without files where there are not two seeds of each part."""
     terms, columns = FUSED[name], []
     for part, offset, _ in terms:
-        stage = Run.of(settings_of(ROWS[part], 1 if part == BASELINE else 2, dataset=dataset), folder).folder
-        paths = {p.parents[1].name: p for p in sorted(stage.parents[1].glob(f"seed*/{stage.name}/scores.npz"))}
+        paths = score_files(settings_of(ROWS[part], 1 if part == BASELINE else 2, dataset=dataset), folder)
         following = dict(zip(paths, [*list(paths)[offset:], *list(paths)[:offset]], strict=True))
         columns.append({seed: paths[other] for seed, other in following.items() if len(paths) > 1})
     seeds = sorted(set.intersection(*(set(column) for column in columns)))

@@ -11,8 +11,8 @@ import pandas as pd
 from PIL import Image
 
 from attnsem import StudyError
-from attnsem.arrays import Images
 from attnsem.datasets import NAMES, table
+from attnsem.datasets.arrays import Images
 from attnsem.datasets.dataset import Dataset
 from attnsem.datasets.storage import fill, mapped, read_seal
 from attnsem.files import held, read_json, rooted, write_json

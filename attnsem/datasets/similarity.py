@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
 from attnsem import StudyError
 
@@ -37,6 +39,15 @@ def similarity(path: Path, labels: Sequence[str], seed: int = 0) -> np.ndarray:
     np.fill_diagonal(similarities, 0)
     totals = similarities.sum(1, keepdims=True)
     return similarities / np.where(totals > 0, totals, 1)
+
+
+def softened(targets: Tensor, similarity: Tensor, share: float) -> Tensor:
+    """Targets (N, C) with a share from the labels that are like those present; -1 stays.
+
+    similarity: (C, C) of similarity().
+    """
+    present = targets.clamp(min=0).float()
+    return torch.where(targets < 0, -1.0, (1 - share) * present + share * present @ similarity.T)
 
 
 def _cosines(path: Path, words: set[str]) -> pd.DataFrame:

@@ -43,18 +43,18 @@ def load(path: Path) -> Dataset:
     targets = cells.astype(np.int8).set_axis(table.image.tolist())
     unlabelled = (targets != 1).all(axis=1).sum()
     notes = [f"{unlabelled} of {len(targets)} images have no label; they are kept."] if unlabelled else []
-    boxes, notes = _boxes(_boxes_of(path), labels, paths), (*notes, *_warnings(splits, targets))
+    boxes, notes = _boxes(boxes_of(path), labels, paths), (*notes, *_warnings(splits, targets))
     fields = {"splits": splits, "targets": targets, "boxes": boxes, "source": source_of(path), "notes": notes}
     return of_files(paths, name=path.stem, images=path.stem, **fields)
 
 
-def _boxes_of(path: Path) -> Path:
+def boxes_of(path: Path) -> Path:
     return path.with_name(f"{path.stem}_boxes.csv")
 
 
 def source_of(path: Path) -> dict[str, str]:
     """Where the table lies, and SHA-256 of it and of its boxes, as far as there are files."""
-    files = path, _boxes_of(path)
+    files = path, boxes_of(path)
     return {"path": str(path.resolve())} | {file.name: checksum(file) for file in files if file.is_file()}
 
 

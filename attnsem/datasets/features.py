@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from attnsem import StudyError
-from attnsem.arrays import Views, batches
+from attnsem.datasets.arrays import Views, batches
 from attnsem.datasets.prepared import Prepared
 from attnsem.datasets.storage import fill, mapped
 from attnsem.engine import Fabric, held_by_all, largest_batch
