@@ -14,6 +14,7 @@ from attnsem.runs import Run
 GROUPED, NO_SE = "grouped, confidence gate, α fixed", "no_se, confidence gate, α fixed"
 FUSED_POOLING = f"{POOLING}, α fixed"
 GAIN = {  # what the gain of the repair is made of: a row vs. another
+    "the method with the printed gate, α fixed": ("proposed, α fixed", BASELINE),
     "the repair (proposed, confidence gate, α fixed)": (REPAIR, BASELINE),
     "y′ with ŷ_att and no semantic part, α fixed alike": (FUSED_POOLING, BASELINE),
     "y′ with two ŷ_att, over y′ with one": ("baseline and two ŷ_att, α fixed", FUSED_POOLING),
@@ -21,6 +22,7 @@ GAIN = {  # what the gain of the repair is made of: a row vs. another
     "the repair over its convolutions without a path between labels": (REPAIR, GROUPED),
     "paths between labels alone (no SE on either side)": (NO_SE, GROUPED),
     "SE alone": (REPAIR, NO_SE),
+    "the printed gate over its convolutions without a path between labels": ("proposed, α fixed", "grouped, α fixed"),
     "two baselines, fused alike": ("two baselines, α fixed", BASELINE),
     "training the baseline longer": (LONGER, BASELINE),
 }
