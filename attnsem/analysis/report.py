@@ -1,5 +1,6 @@
 """What notebooks and pages say of results: tables with captions, sentences, and what has been compared before."""
 
+import html
 import zlib
 from pathlib import Path
 
