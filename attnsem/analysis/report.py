@@ -46,7 +46,7 @@ class Captioned:
     def _repr_html_(self) -> str:
         styled = (
             self.table.style.set_uuid(f"{zlib.crc32(self.caption.encode()):x}")
-            .set_caption(self.caption)
+            .set_caption(html.escape(self.caption))
             .hide(names=True)
         )
         styled = tables.mark_best(styled) if self.marked else styled
