@@ -11,13 +11,13 @@ import pandas as pd
 from attnsem import StudyError
 from attnsem.analysis import claims, tables
 from attnsem.analysis.report import (
-    BACKBONE,
     channels_and_dependencies,
     claim_lines,
     claims_shown,
     compared,
     delta,
     gain_lines,
+    on_the_papers_backbone,
     parts_of_gain,
     places,
 )
@@ -131,7 +131,7 @@ def recorded_stages(results: Path = ROOT / "results") -> str:
 
 def with_results(text: str) -> str:
     """The README's text with its marked part, the paper's claims on the paper's backbone, written anew."""
-    shown = [place for place in places() if f": {BACKBONE} " in heading(*place)]
+    shown = [place for place in places() if on_the_papers_backbone(*place)]
     parts = [
         f"**{heading(*place)}**\n\n{as_markdown(claim_lines(claims_shown(compared(*place, 'claims'))))}\n"
         + as_markdown(gain_lines(compared(*place, "gain")))

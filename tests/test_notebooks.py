@@ -78,9 +78,7 @@ def test_the_committed_report_is_of_the_result_files(tmp_path):
             output["data"] for output in outputs(notebook) if "data" in output and "image/png" not in output["data"]
         ]
 
-    executed = papermill.execute_notebook(
-        REPORT, tmp_path / "report.ipynb", {"figures": str(tmp_path)}, progress_bar=False
-    )
+    executed = execute(REPORT, tmp_path, {"figures": str(tmp_path)})
     ours, theirs = said(executed), said(nbformat.read(REPORT, as_version=4))
     assert len(ours) > 10 and ours[:-1] == theirs[:-1], "make report"  # the last is the manifest
 

@@ -50,7 +50,7 @@ class Captioned:
             .hide(names=True)
         )
         styled = tables.mark_best(styled) if self.marked else styled
-        styled = styled.format(lambda cell: self.cell(cell), na_rep="", escape="html")
+        styled = styled.format(self.cell, escape="html")
         styled = styled.set_table_styles([{"selector": "caption", "props": "text-align: left; font-style: italic"}])
         styled = styled.format_index(escape="html").format_index(escape="html", axis=1)
         return f'<div style="overflow-x: auto">{styled.to_html()}</div>'
@@ -83,8 +83,11 @@ def places_in(runs: str | Path) -> list[tuple[Path, str, int]]:
 
 def order(place: tuple[Path, str, int]) -> tuple:
     """By which places are sorted: the paper's backbone first, `scenes` last."""
-    backbone = tables.backbone(tables.read_rows(*place), place[2])
-    return place[1] == "scenes", not backbone.startswith(BACKBONE), place[1] != "voc2007", place[0].name
+    return place[1] == "scenes", not on_the_papers_backbone(*place), place[1] != "voc2007", place[0].name
+
+
+def on_the_papers_backbone(folder: Path, dataset: str, stage: int) -> bool:
+    return tables.backbone(tables.read_rows(folder, dataset, stage), stage).startswith(f"{BACKBONE} ")
 
 
 def compared(folder: Path, dataset: str, stage: int, what: str) -> pd.DataFrame:
@@ -93,9 +96,10 @@ def compared(folder: Path, dataset: str, stage: int, what: str) -> pd.DataFrame:
     if path.exists():
         return pd.read_csv(path)
     rows = tables.read_rows(folder, dataset, stage)
-    make = {"claims": lambda: claims.tested(rows, dataset, stage), "gain": lambda: parts_of_gain(rows).reset_index()}
-    make["differences"] = lambda: tables.differences(rows.values(), reference(rows)).reset_index()
-    return make[what]()
+    if what == "claims":
+        return claims.tested(rows, dataset, stage)
+    table = parts_of_gain(rows) if what == "gain" else tables.differences(rows.values(), reference(rows))
+    return table.reset_index()
 
 
 def parts_of_gain(rows: dict[str, tables.Row]) -> pd.DataFrame:
