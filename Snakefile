@@ -105,7 +105,8 @@ def before(n):
 
 def values_of(row, n, dataset):
     """What the row's own terms and the grid file give a stage."""
-    taken = [name for name in row if name != "stage"] if n > 2 else ["channels_per_label", "attention_objective"] if n == 2 else []
+    shared = [*paper.NAMED[n], *(["attention_objective"] if n == 2 else [])]
+    taken = [name for name in row if name != "stage"] if n > 2 else shared
     values = {"dataset": DATASETS[dataset], "runs": RUNS, "data": DATA}
     return values | {name: row[name] for name in taken if name in row}
 
