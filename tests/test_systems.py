@@ -1,0 +1,184 @@
+"""The other systems: rows on the features of a stage 1, chosen on val, that leave run folders as stages do."""
+
+import shutil
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+from sklearn.svm import LinearSVC
+from torch import nn
+
+from attnsem import NotFiniteError, StudyError, stages
+from attnsem.analysis import tables
+from attnsem.analysis.systems import SYSTEMS, System, gradient, module_of
+from attnsem.analysis.systems.examples import learnable
+from attnsem.analysis.systems.linear import decision_values, planes
+from attnsem.analysis.systems.search import search
+from attnsem.analysis.systems.task import Progress
+from attnsem.analysis.systems.training import train
+from attnsem.files import read_json, write_json
+from attnsem.runs import Run
+from attnsem.training import seed_torch
+
+ON_VAL = {"train_split": "train", "test_split": "val"}
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory, scenes_data):
+    """Runs with a stage 1 on a tiny `scenes`, and one that has not seen val; the arguments of train and search."""
+    runs = tmp_path_factory.mktemp("systems")
+    where = {"dataset": "scenes", "data": scenes_data, "device": "cpu"}
+    for folder, splits in ((runs, {}), (runs / "val", ON_VAL)):
+        stages.train(1, runs=folder, epochs=1, **where, **splits)
+    return where | {"runs": runs, "feature_cache": 2}
+
+
+@pytest.fixture
+def fresh(place, tmp_path):
+    """The same stage 1s in a folder of its own, where no system has been run."""
+    runs = tmp_path / "runs"
+    for part in ("scenes/densenet", "val/scenes/densenet"):
+        shutil.copytree(place["runs"] / part, runs / part)
+    return place | {"runs": runs}
+
+
+def test_a_system_leaves_a_run_like_any_other_row(place):
+    run = train("cnn_svm", **place)
+    manifest = run.manifest
+    assert manifest["system"] == {"name": "cnn_svm", "feature_cache": 2, "settings": {"C": 1.0}}
+    assert (
+        manifest["parent_sha256"] == Run(place["runs"] / "scenes/densenet/seed0/stage1").manifest["checkpoint_sha256"]
+    )
+    row = tables.read_rows(place["runs"], "scenes", 3)["CNN-SVM"]
+    scores = run.scores()
+    ap = average_precision_score(scores["targets"][:, 0], scores["scores"][:, 0])
+    assert row.ap().iloc[0, 0] == pytest.approx(100 * ap)
+    assert read_json(run.folder / "metrics.json")["mAP"] == pytest.approx(row.ap()["mAP"].iloc[0])
+
+
+def test_a_complete_system_is_not_trained_again(place, capsys, monkeypatch):
+    run = train("cnn_svm", **place)
+    monkeypatch.setattr(module_of("cnn_svm"), "fit", None)
+    assert train("cnn_svm", **place) == run
+    assert "scenes/cnn_svm/seed0/stage1 is complete" in capsys.readouterr().out
+    with pytest.raises(StudyError, match=r"holds a run with C 1\.0, not 3\.0; delete that folder"):
+        train("cnn_svm", own={"C": 3}, **place)
+    with pytest.raises(StudyError, match="feature_cache 2, not 1"):
+        train("cnn_svm", **place | {"feature_cache": 1})
+
+
+def test_settings_are_chosen_on_val_and_then_taken(fresh):
+    first = search("cnn_svm", draws=1, **fresh)
+    choice = search("cnn_svm", draws=3, **fresh)
+    folder = fresh["runs"] / "val/scenes/cnn_svm"
+    draws = read_json(folder / "stage1-draws.json")["draws"]
+    assert draws[0]["C"] == first["C"] and len(draws) == 3
+    assert choice == {"C": max(draws, key=lambda draw: draw["mAP"])["C"]} == read_json(folder / "stage1.json")
+    assert train("cnn_svm", **fresh).manifest["system"]["settings"] == choice
+
+
+class Linear:
+    """A system trained by epochs, as the modules of a package are."""
+
+    SETTINGS = gradient.SETTINGS | {"epochs": 3}
+    space = staticmethod(gradient.space)
+
+    @staticmethod
+    def fit(train, settings, *, seed, progress):
+        seed_torch(seed)
+        network = nn.Linear(train.pooled().shape[2], len(train.labels))
+        return gradient.train(
+            network, train, gradient.vectors(train.pooled(), train), settings, seed=seed, progress=progress
+        )
+
+    @staticmethod
+    def scores(state, examples, settings):
+        network = nn.Linear(*state["weight"].shape[::-1])
+        network.load_state_dict(state)
+        return gradient.evaluate(network, examples, gradient.vectors(examples.pooled(), examples))
+
+
+@pytest.fixture
+def linear(monkeypatch):
+    monkeypatch.setitem(sys.modules, "attnsem.analysis.systems.linear_by_epochs", Linear)
+    monkeypatch.setitem(SYSTEMS, "by_epochs", System("by epochs", "linear_by_epochs"))
+
+
+def test_an_interrupted_system_ends_where_an_uninterrupted_one_does(place, fresh, linear, monkeypatch):
+    whole = train("by_epochs", **place)
+    assert whole.history["epoch"].tolist() == [1, 2, 3] and whole.history["loss"].is_monotonic_decreasing
+    save = Progress.save
+
+    def stopped(progress, row, state):
+        save(progress, row, state)
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Progress, "save", stopped)
+        train("by_epochs", **fresh)
+    with pytest.raises(StudyError, match="holds a run with epochs 3, not 4"):
+        train("by_epochs", own={"epochs": 4}, **fresh)
+    resumed = train("by_epochs", **fresh)
+    assert (resumed.scores()["scores"] == whole.scores()["scores"]).all()
+    assert resumed.history.equals(whole.history) and not resumed.resume.exists()
+
+
+def test_a_loss_that_is_not_finite_is_no_draw_and_loses_nothing(fresh, linear):
+    with pytest.raises(StudyError, match="none of 2 draws of by_epochs has finite scores"):
+        search("by_epochs", draws=2, own={"lr": 1e30}, **fresh)
+    with pytest.raises(NotFiniteError, match="give a smaller lr than 1e"):
+        train("by_epochs", own={"lr": 1e30, "epochs": 9}, **fresh)
+    assert not (fresh["runs"] / "scenes/by_epochs/seed0/stage1/manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"own": {"c": 1.0}}, "cnn_svm has no parameter 'c'; there are C"),
+        ({"own": {"C": "much"}}, "parameter C of cnn_svm must be of type float, not 'much'"),
+        ({"seed": 7}, "stage 1 is not complete in .*seed7/stage1; run: papermill 01_train_stage1.ipynb"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_in_a_sentence(place, arguments, sentence):
+    with pytest.raises(StudyError, match=sentence):
+        train("cnn_svm", **place | arguments)
+    with pytest.raises(StudyError, match="there is no system 'svm'; there are cnn_svm"):
+        train("svm", **place)
+
+
+def test_nothing_is_chosen_on_val_by_a_backbone_that_has_seen_it(fresh):
+    shutil.rmtree(fresh["runs"] / "val")
+    with pytest.raises(StudyError, match=r"has seen it; run: python -m attnsem\.stages 1 .*-p train_split train"):
+        search("cnn_svm", draws=1, **fresh)
+    manifest = fresh["runs"] / "scenes/densenet/seed0/stage1/manifest.json"
+    content = read_json(manifest)
+    content["parameters"]["train_backbone"] = False
+    write_json(manifest, content)
+    assert search("cnn_svm", draws=1, **fresh)
+
+
+def known(targets):
+    return SimpleNamespace(
+        targets=np.array(targets),
+        labels=("sun", "sea", "tree"),
+        split="train",
+        source=SimpleNamespace(prepared=SimpleNamespace(name="scenes")),
+    )
+
+
+def test_a_plane_is_learned_on_the_images_where_its_label_is_known(capsys):
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(60, 4)).astype(np.float32)
+    targets = np.stack([vectors[:, 0] > 0, vectors[:, 1] > 0, np.zeros(60)], axis=1).astype(int)
+    targets[40:, 0] = -1
+    train = known(targets)
+    state = planes(vectors, train, lambda: LinearSVC(C=1.0, random_state=0))
+    alone = LinearSVC(C=1.0, random_state=0).fit(vectors[:40], targets[:40, 0])
+    values = decision_values(state, vectors)
+    assert values[:, 0] == pytest.approx(alone.decision_function(vectors), abs=1e-4)
+    assert (values[:, 2] == 0).all() and "tree: never present in train" in capsys.readouterr().out
+    with pytest.raises(StudyError, match="no label of scenes is both present and absent in train"):
+        learnable(known(np.zeros((4, 3))))
