@@ -40,7 +40,12 @@ class System:
 
 
 SYSTEMS = {  # by the folder of its runs
-    "cnn_svm": System("CNN-SVM", "cnn_svm", ("1", "CNN-SVM"))
+    "cnn_svm": System("CNN-SVM", "cnn_svm", ("1", "CNN-SVM")),
+    "cnn_rnn": System("CNN-RNN", "cnn_rnn", ("1", "CNN-RNN")),
+    "rlsd": System("RLSD", "rlsd", ("1", "RLSD")),
+    "rlsd_without_boxes": System("RLSD, without boxes", "rlsd", ("1", "RLSD"), {"boxes": "without"}),
+    "csra": System("CSRA", "csra"),
+    "ml_decoder": System("ML-Decoder", "ml_decoder"),
 }
 GROUP = "other systems"
 

@@ -99,3 +99,8 @@ def evaluate(network: nn.Module, examples: Examples, inputs: Inputs, size: int =
     order = batches(np.arange(len(examples.ids)), size)
     parts = [network(batch).float().cpu() for batch in ahead(lambda i: inputs(i, np.zeros_like(i)), order)]
     return torch.cat(parts).numpy()
+
+
+def is_mixed(examples: Examples) -> bool:
+    """Whether the stage 1 that a system stands on was computed in bfloat16, where that is faster."""
+    return examples.source.parent.settings.precision == "bf16-mixed"
