@@ -39,7 +39,8 @@ from attnsem.training import seed_torch
 SIZES = {"channels": 256, "code": 512, "hidden": 512, "steps": 3, "regions": 16}
 SETTINGS = gradient.SETTINGS | {"lr": 3e-4, "boxes": "auto"} | SIZES
 LR = (3e-5, 3e-3)
-GRID = 7
+UNLIKELY = -3.0  # logit with which a label begins, for the greatest of 48 is taken
+GRID = 3  # points of a region's sides, each interpolated four times
 
 
 class Regions(NamedTuple):
@@ -59,9 +60,10 @@ class RLSD(nn.Module):
         self.is_mixed = is_mixed
         self.reduce = nn.Sequential(nn.Conv2d(features, channels, 1), nn.ReLU())
         self.localisation = Localisation(channels)
-        self.code = nn.Sequential(nn.Linear(channels * GRID**2, code), nn.ReLU())
+        self.code = nn.Sequential(nn.Linear(features, code), nn.ReLU())
         self.lstm, self.said = nn.LSTMCell(code, hidden), nn.Linear(labels, code)
         self.classifier = nn.Linear(hidden, labels)
+        nn.init.constant_(self.classifier.bias, UNLIKELY)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, D, h, w) -> (N, C) logits."""
@@ -69,12 +71,11 @@ class RLSD(nn.Module):
 
     def regions(self, x: Tensor) -> tuple[Regions, Located]:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.is_mixed and self.training):
-            maps = self.reduce(x)
-            located = self.localisation(maps)
+            located = self.localisation(self.reduce(x))
             boxes, confidence = self.localisation.choose(located, self.count)
-            corners = (boxes * boxes.new_tensor(maps.shape[:1:-1]).repeat(2)).to(maps.dtype)
-            parts = roi_align(maps, list(corners), GRID, sampling_ratio=1, aligned=True)
-            logits = self.say(self.code(parts.flatten(1))).unflatten(0, confidence.shape)
+            corners = boxes * boxes.new_tensor(x.shape[:1:-1]).repeat(2)
+            parts = roi_align(x, list(corners), GRID, sampling_ratio=2, aligned=True)
+            logits = self.say(self.code(parts.mean((2, 3)))).unflatten(0, confidence.shape)
         return Regions(boxes, confidence, logits + logsigmoid(confidence)[..., None]), located
 
     def say(self, code: Tensor) -> Tensor:
