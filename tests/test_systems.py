@@ -2,9 +2,11 @@
 
 import shutil
 import sys
+from io import StringIO
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import average_precision_score
@@ -15,7 +17,8 @@ from torch.nn.functional import interpolate
 
 from attnsem import NotFiniteError, StudyError, stages
 from attnsem.analysis import tables
-from attnsem.analysis.systems import SYSTEMS, System, gradient, module_of
+from attnsem.analysis.rows import REPAIR
+from attnsem.analysis.systems import SYSTEMS, System, comparison, gradient, module_of
 from attnsem.analysis.systems.dbn import train_rbm
 from attnsem.analysis.systems.descriptors import describe
 from attnsem.analysis.systems.examples import learnable
@@ -23,9 +26,11 @@ from attnsem.analysis.systems.linear import decision_values, planes, unit
 from attnsem.analysis.systems.search import search
 from attnsem.analysis.systems.task import Progress, task
 from attnsem.analysis.systems.training import train
-from attnsem.files import read_json, write_json
+from attnsem.files import read_json, write_arrays, write_json
 from attnsem.runs import Run
 from attnsem.training import seed_torch
+from results.record import record, recorded_stages
+from tests.verify import broken
 
 ON_VAL = {"train_split": "train", "test_split": "val"}
 
@@ -296,3 +301,52 @@ def test_two_backbones_are_put_beside_each_other(place):
     two = very_deep.vectors(examples, settings | {"second": "densenet_small"})
     assert two.shape[1] == 2 * one.shape[1]
     assert two[:, : one.shape[1]] == pytest.approx(one / np.sqrt(2), abs=1e-5)
+
+
+def test_record_and_verify_take_systems_as_they_are(fresh, tmp_path):
+    run = train("cnn_svm", **fresh)
+    results = tmp_path / "results"
+    record(fresh["runs"], "mine", results)
+    assert list(broken(results)) == []
+    stages_csv = pd.read_csv(StringIO(recorded_stages(results))).set_index("recorded in")
+    line = stages_csv.loc["mine/scenes/cnn_svm/seed0/stage1"]
+    assert line["other system"] == pytest.approx(read_json(run.folder / "metrics.json")["mAP"], abs=1)
+    manifest = results / "mine/scenes/cnn_svm/seed0/stage1/manifest.json"
+    write_json(manifest, read_json(manifest) | {"parent_sha256": "0" * 64})
+    assert [sentence.partition(": ")[2] for sentence in broken(results)] == [
+        f"was trained from another checkpoint than that of {results / 'mine/scenes/densenet/seed0/stage1'}"
+    ]
+
+
+def a_row(name, scores, targets, folder):
+    files = []
+    for seed, part in enumerate(scores):
+        path = folder / name / f"seed{seed}" / "stage1" / "scores.npz"
+        ids, labels = np.arange(len(targets)).astype(str), np.array(["sun", "sea"])
+        write_arrays(path, {"ids": ids, "labels": labels, "targets": targets, "scores": part.astype(np.float32)})
+        files.append((path,))
+    return tables.Row("", name, "", tuple(files))
+
+
+def test_what_is_left_of_a_printed_lead_is_said_of_each_system(tmp_path):
+    random = np.random.default_rng(0)
+    targets = (random.random((300, 2)) < 0.4).astype(np.int8)
+    good, middling = (targets + random.normal(scale=scale, size=(2, 300, 2)) for scale in (0.2, 0.6))
+    rows = {system.name: tables.Row("", system.name, "") for system in SYSTEMS.values()}
+    rows |= {name: a_row(name, good, targets, tmp_path) for name in (REPAIR, "Very deep")}
+    rows |= {name: a_row(name, middling, targets, tmp_path) for name in ("baseline", "proposed", "CNN-SVM")}
+    table = comparison.compared(rows, "1")
+    printed = {"CNN-SVM": 73.9, "Very deep": 89.7}
+    for name, mean_ap in printed.items():  # of 90.4, data/published
+        assert table.loc[name, ("", "printed lead")] == pytest.approx(90.4 - mean_ap)
+        assert table.loc[name, ("", "measured")] == pytest.approx(rows[name].ap()["mAP"].mean())
+    lead = table.loc["CNN-SVM", (f"lead of {REPAIR}", "Δ mAP")]
+    assert lead == pytest.approx((rows[REPAIR].ap() - rows["CNN-SVM"].ap())["mAP"].mean())
+    text = comparison.lead_left(table, "scenes")
+    assert "of +16.5 over CNN-SVM, none that can be told from zero (+0.0 points, 95 % CI +0.0 to +0.0)" in text
+    assert "of +0.7 over Very deep, none, for the system is ahead" in text
+    assert f"of +16.5 over CNN-SVM, {100 * lead / 16.5:.0f} % ({lead:+.1f} points" in text
+    assert text.endswith("the measured ones on scenes.")
+    rows |= {"Very deep": tables.Row("", "Very deep", "")}
+    assert "Very deep" in comparison.lead_left(comparison.compared(rows, "1"), "voc2007").split("Not run here:")[1]
+    assert "prints none of these" in comparison.lead_left(comparison.compared(rows, "3"), "scenes")

@@ -23,11 +23,11 @@ from attnsem.analysis.systems.task import Progress
 from attnsem.losses import multilabel_loss
 from attnsem.training import seed_torch
 
-SETTINGS = gradient.SETTINGS | {"voters": 1, "hidden": 1024, "dropout": 0.5}
+SETTINGS = gradient.SETTINGS | {"epochs": 20, "voters": 1, "hidden": 1024, "dropout": 0.5}
 
 
 def space(random: np.random.Generator) -> dict[str, float | int]:
-    return gradient.space(random)
+    return gradient.space(random, epochs=gradient.MANY_EPOCHS)
 
 
 class Voters(nn.Module):

@@ -28,9 +28,8 @@ SETTINGS = gradient.SETTINGS | {"inputs": "descriptors", "hidden1": 1024, "hidde
 SETTINGS |= {"rbm_epochs": 10, "rbm_lr": 0.001, "batch_size": 64, "lr": 0.05, "epochs": 20}
 
 
-def space(random: np.random.Generator) -> dict[str, float]:
-    """Of the fine-tuning; epochs are more than those of other rows, for a step costs little here."""
-    return gradient.space(random) | {"epochs": int(random.integers(10, 41))}
+def space(random: np.random.Generator) -> dict[str, float | int]:
+    return gradient.space(random, epochs=gradient.MANY_EPOCHS)
 
 
 def network_of(inputs: int, settings: dict, labels: int) -> nn.Sequential:
