@@ -24,7 +24,7 @@ from attnsem.analysis.systems.descriptors import describe
 from attnsem.analysis.systems.examples import learnable
 from attnsem.analysis.systems.linear import decision_values, planes, unit
 from attnsem.analysis.systems.search import search
-from attnsem.analysis.systems.task import Progress, task
+from attnsem.analysis.systems.task import Progress, settings_of, task
 from attnsem.analysis.systems.training import train
 from attnsem.files import read_json, write_arrays, write_json
 from attnsem.runs import Run
@@ -350,3 +350,20 @@ def test_what_is_left_of_a_printed_lead_is_said_of_each_system(tmp_path):
     rows |= {"Very deep": tables.Row("", "Very deep", "")}
     assert "Very deep" in comparison.lead_left(comparison.compared(rows, "1"), "voc2007").split("Not run here:")[1]
     assert "prints none of these" in comparison.lead_left(comparison.compared(rows, "3"), "scenes")
+
+
+@pytest.mark.parametrize("name", ["cnn_svm", "lda_cnn", "svm_rbf_cnn", "dbn_cnn", "mvaiacnn"])
+def test_few_images_rare_labels_and_one_label_lose_nothing(name):
+    """Six images of 30 numbers; a label of one image, one of none and one of all but the last."""
+    vectors = np.random.default_rng(0).normal(size=(6, 30))
+    targets = np.array([[1, 0, 0, 0, 0, 0], [0] * 6, [1, 1, 1, 1, 1, -1]]).T
+    module = module_of(name)
+    settings = settings_of(name, {key: value for key, value in FEW.items() if key in module.SETTINGS})
+    for labels in (3, 1):
+        train = imagined(vectors, targets[:, :labels])
+        train.labels, train.ids, train.views, train.device = train.labels[:labels], range(6), 1, torch.device("cpu")
+        state = module.fit(train, settings, seed=0, progress=Progress())
+        scores = module.scores(state, train, settings)
+        assert scores.shape == (6, labels) and np.isfinite(scores).all()
+        if "epochs" not in settings:
+            assert scores[0, 0] > scores[1:, 0].max()
