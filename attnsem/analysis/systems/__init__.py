@@ -11,7 +11,7 @@ What the module of a system (`System.module`, a file beside this one) provides:
     fit(train, settings, *, seed, progress) -> dict of tensors
     scores(state, examples, settings) -> (N, C) float array, the greater the likelier
 
-train, examples: training.Examples of a split: `targets` (N, C) in {1, 0, −1 = left out}, `labels`, `ids`; what it
+train, examples: examples.Examples of a split: `targets` (N, C) in {1, 0, −1 = left out}, `labels`, `ids`; what it
 learns from, computed once asked for: `pooled()` (N, V, K), `features` (maps in batches), `images` (N, S, S, 3 uint8),
 `boxes`; `device`. Test images have V = 1 view.
 settings: SETTINGS with what System.fixed, the search and the caller give in their place.
