@@ -1,5 +1,6 @@
 """The other systems: rows on the features of a stage 1, chosen on val, that leave run folders as stages do."""
 
+import re
 import shutil
 import sys
 from io import StringIO
@@ -342,6 +343,8 @@ def test_what_is_left_of_a_printed_lead_is_said_of_each_system(tmp_path):
         assert table.loc[name, ("", "measured")] == pytest.approx(rows[name].ap()["mAP"].mean())
     lead = table.loc["CNN-SVM", (f"lead of {REPAIR}", "Δ mAP")]
     assert lead == pytest.approx((rows[REPAIR].ap() - rows["CNN-SVM"].ap())["mAP"].mean())
+    cell = comparison.shown(table).loc["CNN-SVM", f"lead of {REPAIR} (95 % CI)"]
+    assert re.fullmatch(rf"{re.escape(f'{lead:+.2f}')} \(\+\d+\.\d\d to \+\d+\.\d\d\)", cell)
     text = comparison.lead_left(table, "scenes")
     assert "of +16.5 over CNN-SVM, none that can be told from zero (+0.0 points, 95 % CI +0.0 to +0.0)" in text
     assert "of +0.7 over Very deep, none, for the system is ahead" in text

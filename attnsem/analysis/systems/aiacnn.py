@@ -10,7 +10,8 @@ voter is AIACNN.
 Not determined, and so ours: how many voters there are, whether they vote by probabilities or decisions, and what tells
 them apart (starts, views, subsets or losses); the width of the layer; the loss (eq. 10); how labels that are rare are
 treated; its own network, in whose place the backbone of all rows stands; whether the network was fine-tuned (here it
-stands still). A row of this name is no reproduction of that paper.
+stands still). Epochs are drawn from 10 to 40, as in dbn.py. A row of
+this name is no reproduction of that paper.
 """
 
 import numpy as np

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 
 from attnsem.analysis import published, tables
+from attnsem.analysis.report import delta
 from attnsem.analysis.rows import BASELINE, REPAIR
 from attnsem.analysis.systems import GROUP, SYSTEMS, System
 
@@ -41,6 +42,19 @@ def compared(rows: dict[str, tables.Row], *numbers: str) -> pd.DataFrame:
             line |= interval(f"lead of {name}", rows[name], row)
         lines[system.name] = line
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis(GROUP)
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """`compared` as notebooks show it: a difference and its interval in one cell."""
+    columns = {name: table["", name] for name in ("printed", "measured")}
+    columns |= {"Δ mAP vs. baseline (95 % CI)": deltas(table["vs. baseline"])}
+    columns |= {"printed lead of the method": table["", "printed lead"]}
+    columns |= {f"lead of {name} (95 % CI)": deltas(table[f"lead of {name}"]) for name in READINGS}
+    return pd.DataFrame(columns)
+
+
+def deltas(table: pd.DataFrame) -> pd.Series:
+    return table.apply(delta, axis=1).where(table["Δ mAP"].notna(), "")
 
 
 def interval(title: str, row: tables.Row, other: tables.Row) -> dict[tuple[str, str], float]:

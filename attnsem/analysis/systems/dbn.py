@@ -9,7 +9,8 @@ Ours departs: theirs is of images and tags, joined by a layer that both share, a
 image descriptors were others and more (3,857 numbers). Two layers of 1,024 units are those of the image's side in the
 same authors' deep Boltzmann machine (JMLR 15, 2014). What is open to us, their text not being at hand: rate, epochs and
 decay of the machines (rbm_epochs and rbm_lr, ours), whether hidden units were kept sparse (ours: not), and whether what
-stands on them was fine-tuned through all layers (ours: yes).
+stands on them was fine-tuned through all layers (ours: yes). Epochs of fine-tuning are drawn from 10 to 40, where rows
+that train on maps have 2 to 6: a step costs little here, and fewer do not end where val stops rising.
 """
 
 import numpy as np
