@@ -18,7 +18,7 @@ STAGE3 ?=
 STAGE4 ?=
 VIEW ?=
 
-.PHONY: study grid test coverage lab lint bench verify kills fuzz audit lock clean
+.PHONY: study report grid test coverage lab lint bench verify kills fuzz audit lock clean
 .DEFAULT_GOAL := study
 
 study: .venv/ready
@@ -26,6 +26,12 @@ study: .venv/ready
 	  source="$(SOURCE)" data="$(DATA)" runs="$(RUNS)" figures="$(FIGURES)" prepare="$(PREPARE)" stage1="$(STAGE1)" \
 	  stage2="$(STAGE2)" stage3="$(STAGE3)" stage4="$(STAGE4)" view="$(VIEW)"
 	@echo "executed notebooks: $(RUNS)/*/notebooks and beside the checkpoints, figures: $(FIGURES)"
+
+# What is recorded under results/, as one notebook with its outputs and one HTML file.
+report: .venv/ready
+	$(BIN)/jupyter nbconvert --config notebooks/html.json --to notebook --execute --inplace notebooks/12_report.ipynb
+	$(BIN)/jupyter nbconvert --config notebooks/html.json --to html --output-dir $(RUNS) --output report.html notebooks/12_report.ipynb
+	@echo "$(RUNS)/report.html"
 
 # Every row, gate, control and seed of a grid file: make grid GRID=grids/voc2007.yaml ARGS=-n
 GRID ?= grids/scenes.yaml

@@ -10,8 +10,19 @@ import pandas as pd
 
 from attnsem import StudyError
 from attnsem.analysis import claims, tables
+from attnsem.analysis.report import (
+    BACKBONE,
+    channels_and_dependencies,
+    claim_lines,
+    claims_shown,
+    compared,
+    delta,
+    gain_lines,
+    parts_of_gain,
+    places,
+)
 from attnsem.analysis.results import PARTS, as_markdown, readings_of
-from attnsem.analysis.rows import BASELINE, LONGER, REPAIR
+from attnsem.analysis.rows import BASELINE, LONGER
 from attnsem.files import ROOT, checksum, read_arrays, read_json, rooted, write, write_arrays, write_json, write_table
 from attnsem.runs import Run
 
@@ -33,20 +44,6 @@ mAP in %, not interpolated, difficult ignored, unless named: y′ is the backbon
 with confidence maps, ỹ the semantic part or the control that stands in its place, ŷ the fusion. `baseline` is the
 backbone alone, after stage 1. Δ mAP is in points, with its 95 % bootstrap interval over test images and seeds.
 """
-FUSED_POOLING, GROUPED = "attention pooling, α fixed", "grouped, confidence gate, α fixed"
-NO_SE = "no_se, confidence gate, α fixed"
-GAIN = {  # what the gain of the repair is made of: a row vs. another
-    "the repair (proposed, confidence gate, α fixed)": (REPAIR, BASELINE),
-    "y′ with ŷ_att and no semantic part, α fixed alike": (FUSED_POOLING, BASELINE),
-    "y′ with two ŷ_att, over y′ with one": ("baseline and two ŷ_att, α fixed", FUSED_POOLING),
-    "the repair over y′ with ŷ_att": (REPAIR, FUSED_POOLING),
-    "the repair over its convolutions without a path between labels": (REPAIR, GROUPED),
-    "paths between labels alone (no SE on either side)": (NO_SE, GROUPED),
-    "SE alone": (REPAIR, NO_SE),
-    "two baselines, fused alike": ("two baselines, α fixed", BASELINE),
-    "training the baseline longer": (LONGER, BASELINE),
-}
-BACKBONE = "densenet121"  # the paper's, whose claims the README shows
 MARKS = "<!-- results -->\n", "<!-- end of results -->"
 
 
@@ -98,81 +95,15 @@ def compare(results: Path = ROOT / "results", name: str | None = None) -> None:
         write_table(folder / dataset / f"claims-stage{stage}.csv", tested, index=False)
 
 
-def parts_of_gain(rows: dict[str, tables.Row]) -> pd.DataFrame:
-    """Δ mAP of GAIN's pairs that have been run."""
-    pairs = {what: [rows.get(name) for name in pair] for what, pair in GAIN.items()}
-    both = {what: pair for what, pair in pairs.items() if all(pair) and {*pair[0].seeds} & {*pair[1].seeds}}
-    table = {what: tables.difference(*pair) for what, pair in both.items()}
-    return pd.DataFrame.from_dict(table, orient="index", columns=tables.DIFFERENCE).rename_axis("what").round(4)
-
-
-def places(results: Path = ROOT / "results") -> list[tuple[Path, str, int]]:
-    """Recorded folder, data set and last stage, wherever there are three rows or more to compare."""
-    paths = [path for stage in (3, 4) for path in sorted(results.glob(f"*/*/proposed/seed0/stage{stage}"))]
-    folders = [(path.parents[3], path.parents[2].name, int(path.name[-1])) for path in paths]
-    return [place for place in folders if sum(bool(row.files) for row in tables.read_rows(*place).values()) > 2]
-
-
 def summary(folder: Path, dataset: str, stage: int) -> pd.DataFrame:
     """A row a table's row that has been run: mAP (%), its spread over seeds, and what compare() wrote."""
     rows = [row for row in tables.read_rows(folder, dataset, stage).values() if row.files]
-    table = tables.mean_and_spread(rows).drop(columns="runs").reset_index()
+    table = tables.mean_and_spread(rows).reset_index()
     differences = pd.read_csv(folder / dataset / f"differences-stage{stage}.csv").set_index(["vs.", "row"])
     for other in differences.index.unique(0):
         deltas = differences.loc[other].apply(delta, axis=1)
         table[f"Δ mAP vs. {other} (95 % CI)"] = table["row"].map(deltas).fillna("")
     return table.assign(**{"sd of seeds": table["sd of seeds"].map("{:.2f}".format).replace("nan", "")})
-
-
-def delta(row: pd.Series) -> str:
-    return f"{row['Δ mAP']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
-
-
-def claim_lines(folder: Path, dataset: str, stage: int) -> pd.DataFrame:
-    """Every claim under every reading of α, as claims.tested wrote them."""
-    table = pd.read_csv(folder / dataset / f"claims-stage{stage}.csv").rename(columns={"Δ": "Δ mAP"})
-    printed = {name: table[name].map("{:+.1f}".format).replace("+nan", "") for name in ("printed", "from its cells")}
-    p = table["p"].map("{:.3f}".format).replace("nan", "")
-    intervals = table.apply(delta, axis=1).where(table["verdict"] != "not testable", "0 to the last digit")
-    table = table.assign(**printed, **{"Δ (95 % CI)": intervals, "p (Holm)": p})
-    return table[["claim", *printed, "rows", "Δ (95 % CI)", "seeds", "p (Holm)", "verdict"]]
-
-
-def gain_lines(folder: Path, dataset: str, stage: int) -> pd.DataFrame:
-    table = pd.read_csv(folder / dataset / f"gain-stage{stage}.csv")
-    return table[["what"]].assign(
-        **{"Δ mAP (95 % CI)": table.apply(delta, axis=1), "seeds": table["seeds"].astype(int)}
-    )
-
-
-def claims_shown(folder: Path, dataset: str, stage: int) -> pd.DataFrame:
-    """A line a claim: as printed where that can be tested, else under the first reading of α under which it can."""
-    table = claim_lines(folder, dataset, stage)
-    order = (table["verdict"] == "not testable").sort_values(kind="stable").index
-    return table.loc[order].drop_duplicates("claim").sort_index()
-
-
-def channels_and_dependencies(folder: Path, dataset: str, stage: int) -> list[pd.DataFrame]:
-    """What notebooks 09 and 10 wrote beside the recorded runs: none where they have not been run there."""
-    place, parts = folder / dataset, []
-    for path in sorted(place.glob(f"localisation_*_stage{stage}.csv")):
-        table = pd.read_csv(path)
-        for name in ("pointing game", "inside − area"):
-            bounds = table[[name, f"{name}, low", f"{name}, high"]].to_numpy()
-            table[name] = [f"{mean:.1f} ({low:.1f} to {high:.1f})" for mean, low, high in bounds]
-        parts.append(table[["maps", "pointing game", "inside − area"]])
-    columns = {
-        "agreement": ["1 − α", "rank correlation", "p", "plain correlation", "plain p"],
-        "planted": ["precision", "average precision"],
-    }
-    for name, numbers in columns.items():
-        for path in place.glob(f"{name}_stage{stage}.csv"):
-            table = pd.read_csv(path).set_index("row")[numbers]
-            parts.append(table.map("{:.2f}".format).replace("nan", "").reset_index())
-    for path in place.glob(f"scale_stage{stage}.csv"):
-        table = pd.read_csv(path)
-        parts.append(table.iloc[:, :1].assign(**{"Δ mAP (95 % CI)": table.apply(delta, axis=1)}))
-    return parts
 
 
 def heading(folder: Path, dataset: str, stage: int) -> str:
@@ -205,7 +136,8 @@ def with_results(text: str) -> str:
     """The README's text with its marked part, the paper's claims on the paper's backbone, written anew."""
     shown = [place for place in places() if f": {BACKBONE} " in heading(*place)]
     parts = [
-        f"**{heading(*place)}**\n\n{as_markdown(claims_shown(*place))}\n{as_markdown(gain_lines(*place))}"
+        f"**{heading(*place)}**\n\n{as_markdown(claim_lines(claims_shown(compared(*place, 'claims'))))}\n"
+        + as_markdown(gain_lines(compared(*place, "gain")))
         for place in shown
     ]
     before, rest = text.split(MARKS[0])
@@ -216,7 +148,8 @@ def page() -> str:
     """results/README.md: every row, the claims, and what notebooks 09 and 10 wrote."""
     parts = []
     for place in places():
-        shown = [summary(*place), gain_lines(*place), claim_lines(*place), *channels_and_dependencies(*place)]
+        shown = [summary(*place), gain_lines(compared(*place, "gain")), claim_lines(compared(*place, "claims"))]
+        shown += channels_and_dependencies(*place).values()
         parts += [f"## {heading(*place)}\n", *map(as_markdown, shown)]
     return f"{PAGE}\n" + "\n".join(parts)
 

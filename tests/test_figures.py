@@ -30,7 +30,7 @@ from attnsem.analysis.pictures import (
     gallery,
     predictions,
 )
-from attnsem.analysis.tables import with_best_marked
+from attnsem.analysis.report import Captioned
 from benchmarks.growth import growth
 
 IMAGE = np.zeros((32, 48, 3), np.uint8)
@@ -168,7 +168,7 @@ def test_labels_and_file_names_are_text_and_nothing_else():
     assert name in words(drawn(label_bars(table, name)))
     item = AttendedImage(name, IMAGE, (name,), np.ones((1, 4, 6)) / 24, np.array([0.5]), [(name, 0, 0, 1, 1)])
     drawn(attention_over_images([item], name))
-    html = with_best_marked(table).to_html()
+    html = Captioned(table, name, marked=True)._repr_html_()
     assert "<b>" not in html and "&lt;b&gt;" in html
 
 
@@ -212,3 +212,12 @@ def test_a_thousand_labels_are_drawn_as_many_as_can_be_told_apart():
     assert len(drawn(matrices({"lift": side}, "", rows="", columns="")).axes[0].get_xticklabels()) <= 60
     many = AttendedImage("a", IMAGE, labels[:1], item.channels[:1], item.scores[:1], (), labels)
     assert max(map(len, [words(drawn(gallery({"best": many}, "")))])) < 1000
+
+
+def test_a_forest_has_a_column_a_data_set_and_leaves_out_what_was_not_run():
+    table = pd.DataFrame({"Δ mAP": [1.0], "low": [0.5], "high": [1.5]}, ["a"])
+    other = table.rename(index={"a": "b"}) + 1
+    figure = drawn(figures.forest({"one": (table, table[["Δ mAP"]]), "two": (other, other[["Δ mAP"]])}, ["a", "b"]))
+    assert [ax.get_title() for ax in figure.axes] == ["one", "two"]
+    first, second = ([x for line in ax.lines for x in line.get_xdata() if x and np.isfinite(x)] for ax in figure.axes)
+    assert {1.0} < {*first} and {2.0} < {*second} and 2.0 not in first

@@ -18,6 +18,7 @@ from attnsem.datasets import read_image, scenes
 from attnsem.files import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+REPORT = ROOT / "notebooks/12_report.ipynb"
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,21 @@ def test_shows_what_it_promises(study, path):
     assert not [o for o in outputs(executed) if "axes are empty" in o.get("text", "")]
 
 
+def test_the_committed_report_is_of_the_result_files(tmp_path):
+    """Its tables and sentences; figures are not compared."""
+
+    def said(notebook):
+        return [
+            output["data"] for output in outputs(notebook) if "data" in output and "image/png" not in output["data"]
+        ]
+
+    executed = papermill.execute_notebook(
+        REPORT, tmp_path / "report.ipynb", {"figures": str(tmp_path)}, progress_bar=False
+    )
+    ours, theirs = said(executed), said(nbformat.read(REPORT, as_version=4))
+    assert len(ours) > 10 and ours[:-1] == theirs[:-1], "make report"  # the last is the manifest
+
+
 def test_leaves_figures_runs_and_predictions(study):
     home, _ = study
     charts = ("table1_differences.svg", "table2_differences.svg", "table3_differences.svg", "figure3.svg")
@@ -112,7 +128,7 @@ def test_is_stored_as_the_project_keeps_notebooks(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    assert all(bool(cell.outputs or cell.execution_count) <= (path == REPORT) for cell in code)
     assert notebook.cells[0].source.startswith(f"# {path.stem[:2]} ") and "Reads" in notebook.cells[0].source
     assert "parameters" in notebook.cells[2].metadata.tags and len(code) > 3
     for parameter in papermill.inspect_notebook(path).values():
@@ -144,4 +160,5 @@ def test_there_are_the_spines_notebooks():
         "09",
         "10",
         "11",
+        "12",
     ]

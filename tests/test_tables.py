@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from attnsem import StudyError
-from attnsem.analysis import published, tables
+from attnsem.analysis import claims, published, report, tables
 from attnsem.analysis.rows import ROWS, settings_of
 from attnsem.files import checksum, write_arrays, write_json
 from attnsem.runs import NAMED, Run
@@ -74,10 +74,38 @@ def test_a_difference_is_over_the_seeds_that_both_have(rows):
     assert delta["Δ mAP"] == pytest.approx(own) and np.isnan(delta["sd of seeds"])
 
 
-def test_a_row_without_runs_says_so_and_how_to_run_it(rows):
-    row = tables.mean_and_spread(rows.values()).loc[("gates", "proposed, logits gate")]
-    assert row["seeds"] == 0 and pd.isna(row["mAP"])
-    assert row["runs"] == "not run: papermill 03_train_stage3.ipynb out.ipynb -p dataset scenes -p gate logits"
+def test_rows_that_have_not_been_run_are_one_line_with_one_command(rows, runs):
+    assert "proposed, logits gate" not in tables.mean_and_spread(rows.values()).index.get_level_values("row")
+    line = report.not_run(rows, runs, "scenes")
+    own = [row for row in rows.values() if row.group != "other systems"]
+    missing = sum(not row.files for row in own)
+    assert missing < sum(not row.files for row in rows.values())
+    assert line.startswith(f"{missing} of {len(own)} rows have not been run; `snakemake --config datasets=")
+    assert "make grid GRID=grids/scenes.yaml" in report.not_run(rows, "results/scenes", "scenes")
+
+
+def test_sentences_say_what_the_intervals_say():
+    moves = {(0.5, 0.2, 0.8): "gains +0.50", (-0.5, -0.8, -0.2): "loses -0.50", (0.5, -0.2, 1.2): "is not told from it"}
+    moves[0, 0, 0] = "is the same to the last digit"
+    for values, words in moves.items():
+        assert report.moved(pd.Series(values, index=["Δ mAP", "low", "high"])).startswith(words)
+
+
+def test_claims_are_listed_by_verdict_and_shown_where_they_can_be_tested(rows):
+    tested = claims.tested(rows, "scenes", 3)
+    text = report.of_claims(tested)
+    for verdict, claim in report.claims_shown(tested).set_index("verdict")["claim"].items():
+        assert claim in next(line for line in text.splitlines() if line.startswith(f"- {verdict}"))
+    lines = report.claim_lines(tested)
+    assert not lines.isin(["nan", "+nan"]).any(axis=None) and (lines["trust"] == "little: too few seeds").any()
+
+
+def test_a_table_has_its_caption_and_nothing_where_there_is_no_number():
+    table = pd.DataFrame({"mAP": [71.400002, np.nan], "seeds": [3, 1], "<b>": ["a", "$"]}, ["one", "<two>"])
+    shown = report.Captioned(table, "what & where")
+    for text in (repr(shown), shown._repr_html_()):
+        assert "71.40" in text and "71.4000" not in text and "nan" not in text.lower() and "Styler at" not in text
+    assert "<two>" not in shown._repr_html_() and "what & where" in repr(shown)
 
 
 def test_an_interrupted_run_is_no_row(runs, tmp_path):
@@ -111,7 +139,7 @@ def test_differences_name_both_rows(rows):
     assert table.index.name == "row" and set(table["vs."]) == {"baseline"} and "baseline" not in table.index
     assert list(table.columns) == ["Δ mAP", "low", "high", "sd of seeds", "seeds", "vs."]
     nothing = tables.differences([rows["baseline"]], rows["baseline"])
-    assert nothing.empty and nothing.drop(columns="vs.").dtypes.eq("float64").all()
+    assert nothing.empty and nothing.drop(columns=["vs.", "seeds"]).dtypes.eq("float64").all()
 
 
 def test_the_backbone_is_named_beside_a_table(rows):
@@ -167,11 +195,11 @@ def test_recording_keeps_the_scores_of_test_in_float16(runs, tmp_path):
 
 def test_differences_are_written_and_shown(runs, tmp_path):
     record.record(runs, "here", tmp_path)
-    assert record.places(tmp_path) == [(tmp_path / "here", "scenes", 3)]
+    assert report.places(tmp_path) == [(tmp_path / "here", "scenes", 3)]
     record.compare(tmp_path)
     deltas = record.summary(tmp_path / "here", "scenes", 3).set_index("row")["Δ mAP vs. baseline (95 % CI)"]
     assert deltas["proposed"].startswith("+") and deltas["se"].startswith("-") and deltas["baseline"] == ""
-    lines = record.claim_lines(tmp_path / "here", "scenes", 3).set_index("claim")
+    lines = report.claim_lines(report.compared(tmp_path / "here", "scenes", 3, "claims")).set_index("claim")
     assert lines.loc["SE and convolutions without attention hurt", "verdict"] == "supported"
     for name in ("differences", "claims"):
         written = (tmp_path / f"here/scenes/{name}-stage3.csv").read_text()

@@ -180,6 +180,28 @@ def differences(
 
 
 @styled
+def forest(panels: dict[str, tuple[pd.DataFrame, pd.DataFrame]], rows: Sequence[str]) -> Figure:
+    """Δ mAP vs. the baseline of the same rows, a column a data set, with 95 % intervals and a dot a seed.
+
+    panels: by title, differences (columns Δ mAP, low, high) and those of each seed (a column a seed), in points.
+    """
+    figure, axes = subplots(1, len(panels), 1.2 + 0.19 * len(rows))
+    figure.set_figwidth(max(WIDTH, 2.4 + 1.5 * len(panels)))
+    for ax, (title, (table, seeds)) in zip(axes[0], panels.items(), strict=True):
+        name_rows(ax, rows if ax is axes[0, 0] else [""] * len(rows))
+        ax.axvline(0, color="black", linewidth=0.8)
+        table = table.reindex(rows)
+        point, places = table["Δ mAP"], np.arange(len(rows))
+        errors = [point - table["low"], table["high"] - point]
+        ax.errorbar(point, places, xerr=errors, fmt=MARKERS[0], markersize=4, color=COLOURS[0], capsize=2)
+        for _, values in seeds.reindex(rows).items():
+            ax.plot(values, places + 0.3, ".", markersize=3, color="dimgrey")
+        ax.set(title=title, xlim=(min(ax.get_xlim()[0], -0.3), None))
+    figure.supxlabel("Δ mAP vs. baseline (points), 95 % bootstrap interval; small dots: training seeds", fontsize=FONT)
+    return figure
+
+
+@styled
 def gains(tables: dict[str, pd.DataFrame], title: str, xlabel: str) -> Figure:
     """Several tables of differences with the same rows, as in `differences`, beside each other."""
     figure, ax = _intervals(tables)

@@ -151,13 +151,11 @@ def backbone(rows: dict[str, Row], stage: int) -> str:
 
 
 def mean_and_spread(rows: Iterable[Row]) -> pd.DataFrame:
-    """mAP (%) by row: mean and standard deviation over seeds, how many; where there are none the command to run."""
-    table = {}
-    for row in rows:
-        ap = row.ap()["mAP"] if row.files else pd.Series(dtype=float)
-        runs = "recorded" if row.files else f"not run: {row.command}"
-        table[row.group, row.name] = {"mAP": ap.mean(), "sd of seeds": ap.std(), "seeds": len(ap), "runs": runs}
-    return pd.DataFrame(table.values(), pd.MultiIndex.from_tuples(table, names=["kind", "row"]))
+    """mAP (%) of the rows that have been run, by kind and row: mean and standard deviation over seeds, how many."""
+    ap = {(row.group, row.name): row.ap()["mAP"] for row in rows if row.files}
+    table = [{"mAP": part.mean(), "sd of seeds": part.std(), "seeds": len(part)} for part in ap.values()]
+    names = pd.MultiIndex.from_tuples(ap, names=["kind", "row"])
+    return pd.DataFrame(table, names, columns=["mAP", "sd of seeds", "seeds"])
 
 
 def by_label(rows: Iterable[Row]) -> pd.DataFrame:
@@ -190,7 +188,7 @@ def estimated(
 def differences(rows: Iterable[Row], other: Row) -> pd.DataFrame:
     """`difference` of each row that has been run to `other`: a row each, columns as there, and the other row's name."""
     table = {row.name: difference(row, other) for row in rows if {*row.seeds} & {*other.seeds} and row != other}
-    table = pd.DataFrame.from_dict(table, orient="index", columns=DIFFERENCE, dtype=float)
+    table = pd.DataFrame.from_dict(table, orient="index", columns=DIFFERENCE, dtype=float).astype({"seeds": int})
     return table.assign(**{"vs.": other.name}).rename_axis("row")
 
 
@@ -248,9 +246,7 @@ def selection(runs: str | Path, dataset: str, stage: int) -> pd.DataFrame:
     return pd.DataFrame.from_dict(table, orient="index", columns=columns)
 
 
-def with_best_marked(table: pd.DataFrame) -> "pd.io.formats.style.Styler":
-    """Best in red and second best in blue in each column, as in the paper's Table 1."""
+def mark_best(styled: "pd.io.formats.style.Styler") -> "pd.io.formats.style.Styler":
+    """Best in red and second best in blue in each line, as the paper's Table 1 has them for each label."""
     colours = {1: "color: #c00; font-weight: bold", 2: "color: #00c; font-weight: bold"}
-    styled = table.style.apply(lambda column: column.rank(ascending=False, method="min").map(colours).fillna(""))
-    styled = styled.format(precision=1, na_rep="", escape="html")
-    return styled.format_index(escape="html").format_index(escape="html", axis=1)
+    return styled.apply(lambda line: line.rank(ascending=False, method="min").map(colours).fillna(""), axis=1)

@@ -11,9 +11,9 @@ What the module of a system (`System.module`, a file beside this one) provides:
     fit(train, settings, *, seed, progress) -> dict of tensors
     scores(state, examples, settings) -> (N, C) float array, the greater the likelier
 
-train, examples: training.Examples of a split: `targets` (N, C) in {1, 0, −1 = left out}, `labels`, `ids`; what it
+train, examples: examples.Examples of a split: `targets` (N, C) in {1, 0, −1 = left out}, `labels`, `ids`; what it
 learns from, computed once asked for: `pooled()` (N, V, K), `features` (maps in batches), `images` (N, S, S, 3 uint8),
-`descriptors()` (N, D); `boxes`; `device`. Test images have V = 1 view.
+`boxes`; `device`. Test images have V = 1 view.
 settings: SETTINGS with what System.fixed, the search and the caller give in their place.
 seed: all chance comes from it.
 progress: of what trains by epochs: `progress.state` is what the last `progress.save(row, state)` had, None at first.
@@ -41,9 +41,18 @@ class System:
 
 SYSTEMS = {  # by the folder of its runs
     "cnn_svm": System("CNN-SVM", "cnn_svm", ("1", "CNN-SVM")),
+    "very_deep": System("Very deep", "very_deep", ("1", "Very deep")),
     "cnn_rnn": System("CNN-RNN", "cnn_rnn", ("1", "CNN-RNN")),
     "rlsd": System("RLSD", "rlsd", ("1", "RLSD")),
     "rlsd_without_boxes": System("RLSD, without boxes", "rlsd", ("1", "RLSD"), {"boxes": "without"}),
+    "lda": System("LDA", "lda", ("2", "LDA"), {"inputs": "descriptors"}),
+    "lda_cnn": System("LDA, CNN features", "lda", ("2", "LDA"), {"inputs": "features"}),
+    "svm_rbf": System("SVM", "svm_rbf", ("2", "SVM"), {"inputs": "descriptors"}),
+    "svm_rbf_cnn": System("SVM, CNN features", "svm_rbf", ("2", "SVM"), {"inputs": "features"}),
+    "dbn": System("DBN", "dbn", ("2", "DBN"), {"inputs": "descriptors"}),
+    "dbn_cnn": System("DBN, CNN features", "dbn", ("2", "DBN"), {"inputs": "features"}),
+    "aiacnn": System("AIACNN", "aiacnn", ("2", "AIACNN"), {"voters": 1}),
+    "mvaiacnn": System("MVAIACNN", "aiacnn", ("figure 3", "MVAIACNN"), {"voters": 5}),
     "csra": System("CSRA", "csra"),
     "ml_decoder": System("ML-Decoder", "ml_decoder"),
 }

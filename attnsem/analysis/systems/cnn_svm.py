@@ -13,8 +13,9 @@ import numpy as np
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
+from attnsem.analysis.systems.descriptors import vectors
 from attnsem.analysis.systems.examples import Examples
-from attnsem.analysis.systems.linear import decision_values, planes, unit
+from attnsem.analysis.systems.linear import decision_values, planes
 from attnsem.analysis.systems.search import log_uniform
 from attnsem.analysis.systems.task import Progress
 
@@ -25,14 +26,11 @@ def space(random: np.random.Generator) -> dict[str, float]:
     return {"C": log_uniform(random, 1e-3, 1e2)}
 
 
-def vectors(examples: Examples) -> np.ndarray:
-    """(N, K)."""
-    return unit(unit(examples.pooled()).mean(axis=1))
-
-
 def fit(train: Examples, settings: dict, *, seed: int, progress: Progress) -> dict[str, Tensor]:
-    return planes(vectors(train), train, lambda: LinearSVC(C=settings["C"], random_state=seed, max_iter=10000))
+    return planes(
+        vectors(train, "features"), train, lambda: LinearSVC(C=settings["C"], random_state=seed, max_iter=10000)
+    )
 
 
 def scores(state: dict[str, Tensor], examples: Examples, settings: dict) -> np.ndarray:
-    return decision_values(state, vectors(examples))
+    return decision_values(state, vectors(examples, "features"))

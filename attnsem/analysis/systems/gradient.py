@@ -20,13 +20,16 @@ from attnsem.training import seed_torch
 
 SETTINGS = {"lr": 0.01, "weight_decay": 0.0005, "epochs": 4, "batch_size": 24}  # of every such system, and its own
 SGD = partial(torch.optim.SGD, momentum=0.9)
+MANY_EPOCHS = (10, 40)  # where a step costs little
 Inputs = Callable[[np.ndarray, np.ndarray], Tensor]  # of images (n,), each in that of its views (n,)
 
 
-def space(random: np.random.Generator, *, lr: tuple[float, float] = LR) -> dict[str, float | int]:
-    """A draw of rate, weight decay and epochs, within the limits of every row."""
+def space(
+    random: np.random.Generator, *, lr: tuple[float, float] = LR, epochs: tuple[int, int] = EPOCHS
+) -> dict[str, float | int]:
+    """A draw of rate, weight decay and epochs, within the limits of every row unless others are given."""
     rate, weight_decay = log_uniform(random, *lr), log_uniform(random, *WEIGHT_DECAY)
-    return {"lr": rate, "weight_decay": weight_decay, "epochs": int(random.integers(EPOCHS[0], EPOCHS[1] + 1))}
+    return {"lr": rate, "weight_decay": weight_decay, "epochs": int(random.integers(epochs[0], epochs[1] + 1))}
 
 
 def maps(examples: Examples) -> Inputs:

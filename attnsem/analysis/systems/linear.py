@@ -10,8 +10,22 @@ from attnsem.analysis.systems.examples import Examples, learnable
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """L2-normalised along the last axis; a vector of zeros stays."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+    """L2-normalised along the last axis, float32; a vector of zeros stays."""
+    return (vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)).astype(np.float32)
+
+
+def moments(vectors: np.ndarray) -> dict[str, Tensor]:
+    """Of training vectors (N, D), by which `standard` scales others; a number that is always the same stays so."""
+    deviation = vectors.std(axis=0)
+    return {
+        "mean": torch.from_numpy(vectors.mean(axis=0)),
+        "deviation": torch.from_numpy(np.where(deviation > 1e-6, deviation, 1).astype(np.float32)),
+    }
+
+
+def standard(state: dict[str, Tensor], vectors: np.ndarray) -> np.ndarray:
+    """Of mean 0 and standard deviation 1 in training."""
+    return (vectors - state["mean"].numpy()) / state["deviation"].numpy()
 
 
 def planes(vectors: np.ndarray, train: Examples, classifier: Callable[[], object]) -> dict[str, Tensor]:

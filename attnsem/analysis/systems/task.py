@@ -134,8 +134,9 @@ def settings_of(name: str, values: dict[str, object]) -> dict[str, object]:
     """A system's settings with those values; StudyError on an unknown name or a wrong type."""
     defaults = module_of(name).SETTINGS | SYSTEMS[name].fixed
     for key, value in values.items():
-        if key not in defaults:
-            raise StudyError(f"{name} has no parameter {key!r}; there are {', '.join(defaults)}")
+        if key not in defaults or key in SYSTEMS[name].fixed:
+            names = ", ".join(sorted({*defaults} - {*SYSTEMS[name].fixed}))
+            raise StudyError(f"{name} has no parameter {key!r}; there are {names}")
         kind = type(defaults[key])
         if isinstance(value, bool) != (kind is bool) or not isinstance(value, (kind, int) if kind is float else kind):
             raise StudyError(f"parameter {key} of {name} must be of type {kind.__name__}, not {value!r}")

@@ -1,0 +1,227 @@
+"""What notebooks and pages say of results: tables with captions, sentences, and what has been compared before."""
+
+import html
+import zlib
+from pathlib import Path
+
+import pandas as pd
+
+from attnsem import StudyError
+from attnsem.analysis import claims, statistics, systems, tables
+from attnsem.analysis.rows import BASELINE, LONGER, POOLING, REPAIR
+from attnsem.files import ROOT, read_json, rooted
+from attnsem.runs import Run
+
+GROUPED, NO_SE = "grouped, confidence gate, α fixed", "no_se, confidence gate, α fixed"
+FUSED_POOLING = f"{POOLING}, α fixed"
+GAIN = {  # what the gain of the repair is made of: a row vs. another
+    "the method with the printed gate, α fixed": ("proposed, α fixed", BASELINE),
+    "the repair (proposed, confidence gate, α fixed)": (REPAIR, BASELINE),
+    "y′ with ŷ_att and no semantic part, α fixed alike": (FUSED_POOLING, BASELINE),
+    "y′ with two ŷ_att, over y′ with one": ("baseline and two ŷ_att, α fixed", FUSED_POOLING),
+    "the repair over y′ with ŷ_att": (REPAIR, FUSED_POOLING),
+    "the repair over its convolutions without a path between labels": (REPAIR, GROUPED),
+    "paths between labels alone (no SE on either side)": (NO_SE, GROUPED),
+    "SE alone": (REPAIR, NO_SE),
+    "the printed gate over its convolutions without a path between labels": ("proposed, α fixed", "grouped, α fixed"),
+    "two baselines, fused alike": ("two baselines, α fixed", BASELINE),
+    "training the baseline longer": (LONGER, BASELINE),
+}
+TELLING = (  # rows of the report's figure, those of them that have been run
+    *("proposed", "proposed, α warm-up", "proposed, α fixed", "proposed, α sigmoid", "proposed, α unbounded"),
+    *("att", "se", "att, α fixed", "se, α fixed", REPAIR, NO_SE, GROUPED, "grouped, α fixed"),
+    *(FUSED_POOLING, "baseline and two ŷ_att, α fixed", "two baselines, α fixed", LONGER),
+)
+BACKBONE = "densenet121"  # the paper's
+VERDICTS = ("supported", "contradicted", "inconclusive", "not testable")
+
+
+class Captioned:
+    """A table as notebooks show it: a caption, numbers rounded, and nothing where there is no number."""
+
+    def __init__(self, table: pd.DataFrame, caption: str, digits: int = 2, *, marked: bool = False) -> None:
+        """marked: best and second best of each column coloured, as the paper's Table 1 has them."""
+        self.table, self.caption, self.digits, self.marked = table, caption, digits, marked
+
+    def _repr_html_(self) -> str:
+        styled = (
+            self.table.style.set_uuid(f"{zlib.crc32(self.caption.encode()):x}")
+            .set_caption(html.escape(self.caption))
+            .hide(names=True)
+        )
+        styled = tables.mark_best(styled) if self.marked else styled
+        styled = styled.format(lambda cell: self.cell(cell), na_rep="", escape="html")
+        styled = styled.set_table_styles([{"selector": "caption", "props": "text-align: left; font-style: italic"}])
+        styled = styled.format_index(escape="html").format_index(escape="html", axis=1)
+        return f'<div style="overflow-x: auto">{styled.to_html()}</div>'
+
+    def __repr__(self) -> str:
+        return f"{self.caption}\n{self.table.map(self.cell).to_string()}"
+
+    def cell(self, value: object) -> str:
+        if isinstance(value, float):
+            return "" if pd.isna(value) else f"{value:.{self.digits}f}"
+        return str(value)
+
+
+def places(results: Path = ROOT / "results") -> list[tuple[Path, str, int]]:
+    """Recorded folder, data set and last stage, wherever there are three rows or more to compare."""
+    paths = [path for stage in (3, 4) for path in sorted(results.glob(f"*/*/proposed/seed0/stage{stage}"))]
+    folders = [(path.parents[3], path.parents[2].name, int(path.name[-1])) for path in paths]
+    return [place for place in folders if sum(bool(row.files) for row in tables.read_rows(*place).values()) > 2]
+
+
+def places_in(runs: str | Path) -> list[tuple[Path, str, int]]:
+    """Of a folder of runs: the folder, each data set, and the last stage that `proposed` has been through there."""
+    folder = rooted(runs)
+    paths = sorted(folder.glob("*/proposed/seed*/stage[34]"), key=lambda path: path.name)
+    last = {path.parents[2].name: int(path.name[-1]) for path in paths if Run(path).complete}
+    if not last:
+        raise StudyError(f"{folder} has no complete stage 3 of `proposed`; name a folder that has by -p runs")
+    return [(folder, dataset, stage) for dataset, stage in last.items()]
+
+
+def order(place: tuple[Path, str, int]) -> tuple:
+    """By which places are sorted: the paper's backbone first, `scenes` last."""
+    backbone = tables.backbone(tables.read_rows(*place), place[2])
+    return place[1] == "scenes", not backbone.startswith(BACKBONE), place[1] != "voc2007", place[0].name
+
+
+def compared(folder: Path, dataset: str, stage: int, what: str) -> pd.DataFrame:
+    """differences vs. the baseline, gain or claims: as recorded, else from the score files."""
+    path = folder / dataset / f"{what}-stage{stage}.csv"
+    if path.exists():
+        return pd.read_csv(path)
+    rows = tables.read_rows(folder, dataset, stage)
+    make = {"claims": lambda: claims.tested(rows, dataset, stage), "gain": lambda: parts_of_gain(rows).reset_index()}
+    make["differences"] = lambda: tables.differences(rows.values(), reference(rows)).reset_index()
+    return make[what]()
+
+
+def parts_of_gain(rows: dict[str, tables.Row]) -> pd.DataFrame:
+    """Δ mAP of GAIN's pairs that have been run."""
+    pairs = {what: [rows.get(name) for name in pair] for what, pair in GAIN.items()}
+    both = {what: pair for what, pair in pairs.items() if all(pair) and {*pair[0].seeds} & {*pair[1].seeds}}
+    table = {what: tables.difference(*pair) for what, pair in both.items()}
+    return pd.DataFrame.from_dict(table, orient="index", columns=tables.DIFFERENCE).rename_axis("what").round(4)
+
+
+def delta(row: pd.Series) -> str:
+    return f"{row['Δ mAP']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
+
+
+def claim_lines(table: pd.DataFrame) -> pd.DataFrame:
+    """Every claim under every reading of α, of claims.tested, as a page shows it."""
+    table = table.rename(columns={"Δ": "Δ mAP"})
+    printed = {name: table[name].map("{:+.1f}".format).replace("+nan", "") for name in ("printed", "from its cells")}
+    p = table["p"].map("{:.3f}".format).replace({"nan": "", "0.000": "< 0.001"})
+    intervals = table.apply(delta, axis=1).where(table["verdict"] != "not testable", "0 to the last digit")
+    table = table.assign(**printed, **{"Δ (95 % CI)": intervals, "p (Holm)": p, "trust": table.apply(trust, axis=1)})
+    return table[["claim", *printed, "rows", "Δ (95 % CI)", "seeds", "p (Holm)", "verdict", "trust"]]
+
+
+def trust(row: pd.Series) -> str:
+    """How far to trust a verdict, in a few words."""
+    if row["verdict"] == "not testable":
+        return "its rows are equal"
+    if row["seeds"] < 3:
+        return "little: too few seeds"
+    if row["verdict"] == "inconclusive":
+        return "more seeds may decide"
+    return "firm, on these data" if row["p"] < statistics.LEVEL / 10 else "fair: near the threshold"
+
+
+def claims_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """A line a claim: as printed where that can be tested, else under the first reading of α under which it can."""
+    order = (table["verdict"] == "not testable").sort_values(kind="stable").index
+    return table.loc[order].drop_duplicates("claim").sort_index()
+
+
+def gain_lines(table: pd.DataFrame) -> pd.DataFrame:
+    return table[["what"]].assign(
+        **{"Δ mAP (95 % CI)": table.apply(delta, axis=1), "seeds": table["seeds"].astype(int)}
+    )
+
+
+def subject(rows: dict[str, tables.Row], dataset: str, stage: int) -> str:
+    """What a table or figure is of: data set, backbone, pixels, stage and seeds."""
+    seeds = tables.seeds(rows)
+    counted = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed"
+    return f"{dataset}, {tables.backbone(rows, stage)}, after stage {stage}, {counted}"
+
+
+def of_claims(table: pd.DataFrame) -> str:
+    """Of the paper's claims, which are supported, contradicted and so on: a Markdown list. table: of claims.tested."""
+    shown = claims_shown(table)
+    if shown.empty:
+        return "**None of the paper's claims can be tested: too few rows have been run.**"
+    lines = [f"**Of {len(shown)} claims of the paper:**\n"]
+    for verdict in VERDICTS:
+        texts = shown["claim"][shown["verdict"] == verdict]
+        lines += [f"- {verdict}: {'; '.join(texts)}"] if len(texts) else []
+    return "\n".join(lines)
+
+
+def reference(rows: dict[str, tables.Row]) -> tables.Row:
+    """What rows are compared with: the baseline, after stage 4 the one trained as long where it has been run."""
+    return rows[LONGER] if LONGER in rows and rows[LONGER].files else rows[BASELINE]
+
+
+def headline(rows: dict[str, tables.Row], differences: pd.DataFrame, of: str) -> str:
+    """The baseline, the method as printed, its repair and the second opinion, in one paragraph."""
+    other = reference(rows)
+    table = differences[differences["vs."] == other.name].set_index("row")
+    names = {"proposed": "the method as printed", REPAIR: f"its repair ({REPAIR})", FUSED_POOLING: FUSED_POOLING}
+    parts = [f"{called} {moved(table.loc[name])}" for name, called in names.items() if name in table.index]
+    mean_ap = other.ap()["mAP"].mean()
+    return f"**{of}:** the {other.name} has {mean_ap:.1f} mAP; {'; '.join(parts) or 'no other row has been run'}."
+
+
+def moved(row: pd.Series) -> str:
+    if row["Δ mAP"] == row["low"] == row["high"] == 0:
+        return "is the same to the last digit, so that nothing is tested"
+    verb = "gains" if row["low"] > 0 else "loses" if row["high"] < 0 else "is not told from it:"
+    return f"{verb} {row['Δ mAP']:+.2f} points (95 % CI {row['low']:+.2f} to {row['high']:+.2f})"
+
+
+def not_run(rows: dict[str, tables.Row], runs: str | Path, dataset: str) -> str:
+    """How many rows have not been run, and the one command that runs them; other systems are not counted."""
+    own = [row for row in rows.values() if row.group != systems.GROUP]
+    missing, folder = [row for row in own if not row.files], rooted(runs)
+    if not missing:
+        return ""
+    grid = ROOT / "grids" / f"{folder.name}.yaml"
+    command = f"make grid GRID=grids/{grid.name}" if grid.exists() else f"snakemake --config datasets='[{dataset}]'"
+    return f"{len(missing)} of {len(own)} rows have not been run; `{command}` runs them."
+
+
+def channels_and_dependencies(folder: Path, dataset: str, stage: int) -> dict[str, pd.DataFrame]:
+    """What notebooks 09 and 10 wrote of runs, by caption; nothing where they have not been run."""
+    parts, homes = {}, (folder / dataset, folder / "tables" / dataset)
+    paths = [path for home in homes for path in sorted(home.glob(f"*_stage{stage}.csv"))]
+    for path in paths:
+        table = pd.read_csv(path)
+        if path.name.startswith("localisation_"):
+            for name in ("pointing game", "inside − area"):
+                bounds = table[[name, f"{name}, low", f"{name}, high"]].to_numpy()
+                table[name] = [f"{mean:.1f} ({low:.1f} to {high:.1f})" for mean, low, high in bounds]
+            parts["where the channels look (%, 95 % CI)"] = table[["maps", "pointing game", "inside − area"]]
+        elif path.name.startswith("agreement_"):
+            columns = ["row", "1 − α", "rank correlation", "p", "plain correlation", "plain p"]
+            parts["influence of one label on another vs. lift (rank correlation over pairs)"] = table[columns]
+        elif path.name.startswith("planted_"):
+            parts["planted pairs among the strongest influences"] = table[["row", "precision", "average precision"]]
+        elif path.name.startswith("scale_"):
+            table = table.iloc[:, :1].assign(**{"Δ mAP (95 % CI)": table.apply(delta, axis=1)})
+            parts["what dependencies could bring (upper rows), and what was measured"] = table
+    return parts
+
+
+def compute(folder: Path) -> pd.DataFrame:
+    """Hours of training and evaluation that the manifests below a folder name, by device and data set."""
+    manifests = [read_json(path) for path in sorted(folder.rglob("stage?/manifest.json"))]
+    table = pd.DataFrame(
+        [{"device": m["device"], "stages": 1, "hours": m["seconds"] / 3600} for m in manifests],
+        columns=["device", "stages", "hours"],
+    )
+    return table.groupby("device", as_index=False).sum()
