@@ -5,18 +5,18 @@ Features X (N, D, h, w). A localisation layer, as of region proposals, finds in 
 at each position k = 12 anchors with a confidence and offsets; the R surest boxes after non-maximum suppression are the
 image's regions. Each region's features, interpolated to 7 × 7, become a code; an LSTM reads the code and says labels
 for some steps, so that labels of one region depend on each other; the image's logits (N, C) are the greatest over its
-regions. In the paper the localisation layer was trained before, on other data; "RLSD + ft-RPN" goes on training it with
-the data set's boxes and is there an upper bound.
+regions. The paper's RLSD sees no boxes of the data set; trained with them, "RLSD + ft-RPN" is its upper bound.
 
 `boxes` "without": no box is seen in training; "with": they are; "auto": where the data set has them. With them the
 localisation layer has a loss of its own (anchors with IoU ≥ 0.7, or a box's best, are positive, < 0.3 negative). Ours,
-for the paper's layer is not to be had: in both, the logarithm of a region's confidence is added to its logits, so that
+for we have no layer that was trained elsewhere: in both, the logarithm of a region's confidence is added to its logits, so that
 the labels alone train confidences too; without boxes the offsets stay 0 and regions are anchors.
 
 The paper leaves open, or we could not learn of it: sides of the anchors, steps, what the LSTM reads after the code
 (ours: the embedding of its own last probabilities), how its steps become one answer (ours: the greatest), the loss
-(ours: eq. 10, as in every row). Ours departs: X is first reduced to `channels` channels, codes and LSTM are narrower
-(512 for 4,096), and R is 16, for two CPU cores; AdamW, its rates in the search on val; the backbone stands still.
+(ours: eq. 10, as in every row). Ours departs: confidences and offsets are found in X reduced to `channels` channels; a
+region's code is of the mean of its interpolated features; codes and LSTM are narrower (512 for 4,096), and R is 16,
+for two CPU cores; labels begin unlikely; AdamW, its rates in the search on val; the backbone stands still.
 """
 
 from functools import partial
@@ -37,8 +37,8 @@ from attnsem.losses import multilabel_loss
 from attnsem.training import seed_torch
 
 SIZES = {"channels": 256, "code": 512, "hidden": 512, "steps": 3, "regions": 16}
-SETTINGS = gradient.SETTINGS | {"lr": 3e-4, "boxes": "auto"} | SIZES
-LR = (3e-5, 3e-3)
+SETTINGS = gradient.SETTINGS | {"lr": 1e-3, "boxes": "auto"} | SIZES
+LR = (1e-4, 3e-3)
 UNLIKELY = -3.0  # logit with which a label begins, for the greatest of 48 is taken
 GRID = 3  # points of a region's sides, each interpolated four times
 
