@@ -156,7 +156,7 @@ def test_a_loss_that_is_not_finite_is_no_draw_and_loses_nothing(fresh, linear):
 def test_what_cannot_be_trained_is_refused_in_a_sentence(place, arguments, sentence):
     with pytest.raises(StudyError, match=sentence):
         train("cnn_svm", **place | arguments)
-    with pytest.raises(StudyError, match="there is no system 'svm'; there are cnn_svm, very_deep, lda"):
+    with pytest.raises(StudyError, match="there is no system 'svm'; there are cnn_svm, very_deep, cnn_rnn"):
         train("svm", **place)
 
 

@@ -9,8 +9,8 @@ regions. The paper's RLSD sees no boxes of the data set; trained with them, "RLS
 
 `boxes` "without": no box is seen in training; "with": they are; "auto": where the data set has them. With them the
 localisation layer has a loss of its own (anchors with IoU ≥ 0.7, or a box's best, are positive, < 0.3 negative). Ours,
-for we have no layer that was trained elsewhere: in both, the logarithm of a region's confidence is added to its logits, so that
-the labels alone train confidences too; without boxes the offsets stay 0 and regions are anchors.
+for we have no layer that was trained elsewhere: in both, the logarithm of a region's confidence is added to its logits,
+so that the labels alone train confidences too; without boxes the offsets stay 0 and regions are anchors.
 
 The paper leaves open, or we could not learn of it: sides of the anchors, steps, what the LSTM reads after the code
 (ours: the embedding of its own last probabilities), how its steps become one answer (ours: the greatest), the loss
