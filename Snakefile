@@ -7,6 +7,7 @@
 A grid file names data sets, rows of the tables, seeds, and for each notebook what papermill is to give it. `search`
 has, for a stage, a number of draws of learning rate, epochs and weight decay: each row is trained by each on `train`,
 with a seed of its own, and takes the one with the best mAP on `val` at the last epoch (attnsem/analysis/search.py).
+`systems` has other systems (attnsem/analysis/systems), which stand on stage 1 and are searched with as many draws.
 """
 
 import json
@@ -15,7 +16,7 @@ import shlex
 from pathlib import Path
 
 from attnsem import StudyError, paper
-from attnsem.analysis import rows
+from attnsem.analysis import rows, systems
 from attnsem.analysis.parameters import declared
 from attnsem.datasets.table import boxes_of
 from attnsem.notebook import argument
@@ -53,13 +54,17 @@ for name in config.get("rows", []):
 ROWS = {
     name: row for name, row in rows.ROWS.items() if name in config.get("rows", rows.ROWS) and rows.stages_of(row, LAST)
 }
+SYSTEMS = config.get("systems", [])
+for name in SYSTEMS:
+    systems.check_name(name)
 
 
 def part_of(row, stage):
     return paper.part_of(rows.settings_of(row, stage, dataset="scenes"))
 
 
-PARTS = {(part_of(row, n), n): row for row in ROWS.values() for n in rows.stages_of(row, LAST)}
+PARTS = {("densenet", 1): rows.ROWS[rows.BASELINE]} if SYSTEMS else {}  # what systems stand on
+PARTS |= {(part_of(row, n), n): row for row in ROWS.values() for n in rows.stages_of(row, LAST)}
 
 
 def manifest(dataset, part, stage, seed):
@@ -75,6 +80,7 @@ def all_runs():
     for dataset in DATASETS:
         for row in ROWS.values():
             yield from (last_of(dataset, row, seed) for seed in SEEDS)
+        yield from (manifest(dataset, name, 1, seed) for name in SYSTEMS for seed in SEEDS)
 
 
 def parent(row, stage):
@@ -105,7 +111,8 @@ def before(n):
 
 def values_of(row, n, dataset):
     """What the row's own terms and the grid file give a stage."""
-    taken = [name for name in row if name != "stage"] if n > 2 else ["channels_per_label", "attention_objective"] if n == 2 else []
+    shared = [*paper.NAMED[n], *(["attention_objective"] if n == 2 else [])]
+    taken = [name for name in row if name != "stage"] if n > 2 else shared
     values = {"dataset": DATASETS[dataset], "runs": RUNS, "data": DATA}
     return values | {name: row[name] for name in taken if name in row}
 
@@ -146,6 +153,8 @@ wildcard_constraints:
     dataset="|".join(map(re.escape, DATASETS)),
     seed=r"\d+",
     n=r"\d",
+    part="|".join(map(re.escape, sorted({part for part, _ in PARTS}))),
+    system="|".join(map(re.escape, SYSTEMS)) or "none",
 
 
 rule grid:
@@ -226,6 +235,54 @@ rule search:
         gpu=1,
     shell:
         "python -m attnsem.analysis.search {wildcards.n} --draws {params.draws} {params.values} > {log:q} 2>&1"
+
+
+DRAWS = max(SEARCH.values(), default=0)  # a system has the budget of every other row
+
+
+def system_parameters(seed):
+    def text(wildcards):
+        values = {"dataset": DATASETS[wildcards.dataset], "runs": RUNS, "data": DATA, "seed": int(wildcards.seed if seed is None else seed)}
+        return " ".join(argument(name, value) for name, value in values.items())
+
+    return text
+
+
+def before_system(wildcards):
+    sources = [manifest(wildcards.dataset, "densenet", 1, wildcards.seed)]
+    return sources + ([chosen(wildcards.dataset, wildcards.system, 1)] if DRAWS else [])
+
+
+rule system:
+    input:
+        before_system,
+    output:
+        f"{RUNS}/{{dataset}}/{{system}}/seed{{seed}}/stage1/manifest.json",
+    log:
+        f"{RUNS}/{{dataset}}/{{system}}/seed{{seed}}/stage1/log.txt",
+    params:
+        system_parameters(None),
+    threads: config.get("threads", workflow.cores or 1)
+    resources:
+        gpu=1,
+    shell:
+        "python -m attnsem.analysis.systems {wildcards.system} {params} > {log:q} 2>&1"
+
+
+rule search_system:
+    input:
+        lambda w: chosen(w.dataset, "densenet", 1),
+    output:
+        f"{RUNS}/val/{{dataset}}/{{system}}/stage1.json",
+    log:
+        f"{RUNS}/val/{{dataset}}/{{system}}/stage1.log",
+    params:
+        system_parameters(SEARCH_SEED),
+    threads: config.get("threads", workflow.cores or 1)
+    resources:
+        gpu=1,
+    shell:
+        f"python -m attnsem.analysis.systems {{wildcards.system}} --draws {DRAWS} {{params}} > {{log:q}} 2>&1"
 
 
 rule table:

@@ -78,6 +78,10 @@ class Settings(BaseModel):
     test_split: Literal["val", "test"] = "test"
     difficult: Literal["ignore", "negative", "positive"] = "ignore"  # ours: what training does with difficult labels
     label_loss: Literal["sum", "mean"] = "sum"  # over labels, eq. (10); the mean is PyTorch's default
+    loss: Literal["bce", "asl"] = "bce"  # eq. (10), or Ben-Baruch et al. 2021 with their γ₋, γ₊ and margin
+    gamma_neg: Weight = 4.0
+    gamma_pos: Weight = 0.0
+    clip: Weight = 0.05
     epochs: Above0 = 60  # ours
     batch_size: Above0 = 24
     lr: float = Field(0.001, gt=0)
@@ -123,6 +127,8 @@ class Settings(BaseModel):
             raise ValueError(
                 "similarity is blended into the targets of ỹ's own loss, by 0 to 1; give it a semantic_loss"
             )
+        if self.loss == "bce" and (own := changed(self, LOSS)):
+            raise ValueError(f"parameter {', '.join(own)} belongs to the asymmetric loss; give loss asl with it")
         if self.baseline_folds == 1:
             raise ValueError("parameter baseline_folds must be 0, or 2 or more")
         if self.stage not in stages:
@@ -146,11 +152,12 @@ SCENES_STAGE = {
     3: {"epochs": 4, "lr": 0.02, "lr_step": 3, "feature_cache": 4},
     4: {"epochs": 2, "lr": 0.002, "lr_step": 1},
 }
-# Name a run's folder where they are not the default.
+LOSS = ("loss", "gamma_neg", "gamma_pos", "clip")
 SEMANTIC = (
     *("semantic_loss", "baseline_folds", "alpha", "alpha_warmup", "channels_per_label"),
-    *("similarity", "similarity_weight", "similarity_seed"),
+    *("similarity", "similarity_weight", "similarity_seed", *LOSS),
 )
+NAMED = {1: LOSS, 2: ("channels_per_label", *LOSS), 3: SEMANTIC, 4: SEMANTIC}  # name a run's folder if not the default
 DATA = ("dataset", "train_size", "image_size", "train_split", "test_split", "difficult")
 INHERITED = (*DATA, "seed", "backbone", "weights")
 
@@ -206,15 +213,13 @@ def name_of(dataset: str) -> str:
 
 def part_of(settings: Settings) -> str:
     """The folder under which a stage is kept: variants share stage 1, and those with attention stage 2."""
-    if settings.stage == 1:
-        return "densenet"
     own = [
         f"{name}-{Path(value).stem}" if isinstance(value, str) else f"{name}{value:g}"
-        for name, value in changed(settings, SEMANTIC).items()
+        for name, value in changed(settings, NAMED[settings.stage]).items()
     ]
     objective = [settings.attention_objective] if settings.attention_objective != "confidence" else []
-    if settings.stage == 2:
-        return "-".join(["attention", *objective, *(name for name in own if name.startswith("channels_per_label"))])
+    if settings.stage < 3:
+        return "-".join([*(["densenet"] if settings.stage == 1 else ["attention", *objective]), *own])
     gate = [settings.gate] if settings.gate != "literal" else []
     return "-".join([settings.variant, *gate, *own, *(f"attention_{name}" for name in objective)])
 

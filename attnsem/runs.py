@@ -111,9 +111,8 @@ def read_scores(path: Path) -> dict[str, np.ndarray]:
 
 def command(settings: Settings) -> str:
     """What trains a stage with these settings."""
-    of_stage = {1: (), 2: ("channels_per_label", "attention_objective")}
-    names = of_stage.get(settings.stage, ("variant", "gate", *paper.SEMANTIC))
-    values = {"dataset": settings.dataset} | paper.changed(settings, names)
+    names = {1: (), 2: ("attention_objective",)}.get(settings.stage, ("variant", "gate"))
+    values = {"dataset": settings.dataset} | paper.changed(settings, (*names, *paper.NAMED[settings.stage]))
     parameters = " ".join(argument(name, value) for name, value in values.items())
     return f"papermill 0{settings.stage}_train_stage{settings.stage}.ipynb out.ipynb {parameters}"
 

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,7 @@ from attnsem.datasets.features import Features
 from attnsem.datasets.similarity import softened
 from attnsem.engine import Fabric, ahead, compiled, largest_batch, share_batchnorm
 from attnsem.files import load_tensors, write_table, write_tensors
-from attnsem.losses import multilabel_loss
+from attnsem.losses import loss_of
 from attnsem.metrics import mean_average_precision
 from attnsem.model import Classifier, Network, Output
 from attnsem.notebook import bar
@@ -125,8 +124,7 @@ class Learner:
 
     def loss(self, output: Output, targets: Tensor, images: int, similarity: Tensor | None) -> Tensor:
         """Of a batch: images, of all processes together."""
-        settings = self.settings
-        of = partial(multilabel_loss, difficult=settings.difficult, images=images, over_labels=settings.label_loss)
+        settings, of = self.settings, loss_of(self.settings, images)
         loss = of(getattr(output, self.scored), targets)
         if settings.semantic_loss and output.semantic is not None:
             if similarity is not None:
@@ -244,9 +242,7 @@ def out_of_fold(features: Features, targets: Tensor, settings: Settings, folds: 
                 group["lr"] = settings.lr_at(epoch) * settings.new_lr
             for indices in batches(random.permutation(others), settings.batch_size):
                 inputs = pooled[indices, random.integers(pooled.shape[1], size=len(indices))]
-                loss = multilabel_loss(
-                    classifier(inputs), targets[indices], settings.difficult, over_labels=settings.label_loss
-                )
+                loss = loss_of(settings)(classifier(inputs), targets[indices])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

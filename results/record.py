@@ -57,6 +57,8 @@ def record(runs: Path, name: str, results: Path = ROOT / "results") -> None:
     for path in sorted(set(runs.rglob("manifest.json")) - set(runs.glob("val/draw*/**/manifest.json"))):
         run, target = Run(path.parent), results / name / path.parent.relative_to(runs)
         for file in COPIED:
+            if not (run.folder / file).exists():  # what trains without epochs has no history
+                continue
             write(target / file, lambda partial, source=run.folder / file: shutil.copyfile(source, partial))
         manifest = run.manifest
         if run.settings.test_split == "test":
@@ -120,11 +122,12 @@ def recorded_stages(results: Path = ROOT / "results") -> str:
         row = {
             "recorded in": run.folder.relative_to(results).as_posix(),
             "backbone, pixels": f"{settings.backbone}{frozen}, {settings.image_size}",
-            "epochs": settings.epochs,
+            "epochs": settings.epochs if "system" not in run.manifest else "",
             "chance": 100 * (run.scores()["targets"] == 1).mean(),
         }
         row |= {sign: parts.get(part, "") for part, sign in PARTS.items()}
         row |= {name: readings[(name, "ignore")] for name in ("11-point", "all-point")}
+        row |= {"other system": readings[("none", "ignore")]} if "system" in run.manifest else {}
         rows.append(row | {"lowest of nine": readings.min()})
     return pd.DataFrame(rows).round(2).to_csv(index=False, lineterminator="\n")
 

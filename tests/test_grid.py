@@ -33,7 +33,8 @@ def counts(told):
 
 def test_variants_gates_and_seeds_share_their_stages(tmp_path):
     code, told = snakemake(
-        "-n", "--configfile", "grids/scenes.yaml", runs=str(tmp_path), rows=["att", "proposed", "proposed, logits gate"]
+        *("-n", "--configfile", "grids/scenes.yaml"),
+        **{"runs": str(tmp_path), "systems": [], "rows": ["att", "proposed", "proposed, logits gate"]},
     )
     assert code == 0, told
     assert counts(told) == {"prepare": 1, "stage1": 3, "stage2": 3, "stage3": 9, "table": 4, "grid": 1}
@@ -45,6 +46,19 @@ def test_settings_are_searched_on_val_before_the_seeds_are_trained(tmp_path):
     assert counts(told) == {"prepare": 1, "search": 3, "stage1": 2, "stage2": 2, "stage3": 2, "table": 4, "grid": 1}
     draws = dict(re.findall(r"attnsem.analysis.search (\d) --draws (\d+) .*-p seed 2", told))
     assert draws == {"1": "0", "2": "0", "3": "12"}
+
+
+def test_systems_stand_on_stage_1_and_have_as_many_draws(tmp_path):
+    grid = {"runs": str(tmp_path), "rows": ["baseline"], "last": 3, "seeds": [0, 1], "search": {1: 0, 3: 12}}
+    code, told = snakemake("-np", **grid, systems=["cnn_svm", "lda"])
+    assert code == 0, told
+    rules = {"prepare": 1, "search": 1, "stage1": 2, "search_system": 2, "system": 4, "table": 4, "grid": 1}
+    assert counts(told) == rules
+    commands = re.findall(r"analysis.systems (\w+)( --draws 12)? -p dataset scenes .*-p seed (\d)", told)
+    trained = [(name, "", seed) for name in ("cnn_svm", "lda") for seed in "01"]
+    assert sorted({*commands}) == sorted([("cnn_svm", " --draws 12", "2"), ("lda", " --draws 12", "2"), *trained])
+    code, told = snakemake("-n", **grid, systems=["cnn_sv"])
+    assert code and "there is no system 'cnn_sv'; there are cnn_svm, " in told
 
 
 def test_what_was_chosen_is_what_the_seeds_are_trained_with(tmp_path):

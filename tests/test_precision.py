@@ -10,7 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 
-from attnsem import StudyError, stages, training
+from attnsem import StudyError, losses, stages
 from attnsem.backbones import Backbone
 
 QUICK = {"dataset": "scenes", "epochs": 2, "lr_step": 1, "batch_size": 2, "precision": "16-mixed", "device": "cpu"}
@@ -72,8 +72,8 @@ def test_gradients_that_are_never_finite_are_a_fault(tmp_path, scenes_data, scal
 
 def test_a_loss_that_is_not_finite_is_a_fault_whatever_the_scale(tmp_path, scenes_data, scaled, monkeypatch):
     scaled(2.0**16)
-    usual = training.multilabel_loss
-    monkeypatch.setattr(training, "multilabel_loss", lambda *given, **named: usual(*given, **named) * float("nan"))
+    usual = losses.multilabel_loss
+    monkeypatch.setattr(losses, "multilabel_loss", lambda *given, **named: usual(*given, **named) * float("nan"))
     with pytest.raises(StudyError, match="not finite in epoch 1, step 1,"):
         stages.train(1, **QUICK, data=scenes_data, runs=tmp_path)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from attnsem import StudyError, stages, training
+from attnsem import StudyError, losses, stages, training
 from attnsem.files import ROOT, held, write, write_arrays, write_tensors
 from attnsem.model import Network
 from tests import kills
@@ -114,13 +114,13 @@ def test_other_errors_stay_what_they_are(tmp_path):
 def test_a_number_that_is_none_stops_the_stage_and_names_its_images(tmp_path, scenes_data, monkeypatch):
     """The third step of the second epoch gets a loss that is not finite."""
     stages.train(1, **QUICK | {"epochs": 1}, data=scenes_data, runs=tmp_path / "one")
-    seen, usual = [], training.multilabel_loss
+    seen, usual = [], losses.multilabel_loss
 
     def loss(logits, targets, *given, **named):
         seen.append(targets)
         return usual(logits, targets, *given, **named) * (float("nan") if len(seen) == 4 + 3 else 1)
 
-    monkeypatch.setattr(training, "multilabel_loss", loss)
+    monkeypatch.setattr(losses, "multilabel_loss", loss)
     with pytest.raises(StudyError, match=r"not finite in epoch 2, step 3, with the images scene\d+, scene") as caught:
         stages.train(1, **QUICK, data=scenes_data, runs=tmp_path / "runs")
     monkeypatch.undo()

@@ -77,8 +77,10 @@ def test_a_difference_is_over_the_seeds_that_both_have(rows):
 def test_rows_that_have_not_been_run_are_one_line_with_one_command(rows, runs):
     assert "proposed, logits gate" not in tables.mean_and_spread(rows.values()).index.get_level_values("row")
     line = report.not_run(rows, runs, "scenes")
-    missing = sum(not row.files for row in rows.values())
-    assert line.startswith(f"{missing} of {len(rows)} rows have not been run; `snakemake --config datasets=")
+    own = [row for row in rows.values() if row.group != "other systems"]
+    missing = sum(not row.files for row in own)
+    assert missing < sum(not row.files for row in rows.values())
+    assert line.startswith(f"{missing} of {len(own)} rows have not been run; `snakemake --config datasets=")
     assert "make grid GRID=grids/scenes.yaml" in report.not_run(rows, "results/scenes", "scenes")
 
 

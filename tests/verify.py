@@ -59,7 +59,8 @@ def git(*arguments: str) -> str:
 
 def broken_parent(run: Run) -> Iterator[str]:
     """The parent's checkpoint and data, where it is recorded beside the run."""
-    before, runs = paper.before(run.settings), run.folder.parents[3]
+    before = run.settings if "system" in run.manifest else paper.before(run.settings)
+    runs = run.folder.parents[3]
     folders = [runs, runs.parent] if runs.parent.name == "val" else [runs]  # learning rates that were tried share them
     parent = next((Run.of(before, folder) for folder in folders if before and Run.of(before, folder).complete), None)
     if parent and parent.manifest["checkpoint_sha256"] != run.manifest["parent_sha256"]:

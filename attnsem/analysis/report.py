@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from attnsem import StudyError
-from attnsem.analysis import claims, statistics, tables
+from attnsem.analysis import claims, statistics, systems, tables
 from attnsem.analysis.rows import BASELINE, LONGER, POOLING, REPAIR
 from attnsem.files import ROOT, read_json, rooted
 from attnsem.runs import Run
@@ -189,13 +189,14 @@ def moved(row: pd.Series) -> str:
 
 
 def not_run(rows: dict[str, tables.Row], runs: str | Path, dataset: str) -> str:
-    """How many rows have not been run, and the one command that runs them."""
-    missing, folder = [row for row in rows.values() if not row.files], rooted(runs)
+    """How many rows have not been run, and the one command that runs them; other systems are not counted."""
+    own = [row for row in rows.values() if row.group != systems.GROUP]
+    missing, folder = [row for row in own if not row.files], rooted(runs)
     if not missing:
         return ""
     grid = ROOT / "grids" / f"{folder.name}.yaml"
     command = f"make grid GRID=grids/{grid.name}" if grid.exists() else f"snakemake --config datasets='[{dataset}]'"
-    return f"{len(missing)} of {len(rows)} rows have not been run; `{command}` runs them."
+    return f"{len(missing)} of {len(own)} rows have not been run; `{command}` runs them."
 
 
 def channels_and_dependencies(folder: Path, dataset: str, stage: int) -> dict[str, pd.DataFrame]:

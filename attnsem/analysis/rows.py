@@ -25,6 +25,7 @@ TERMS = {  # what a term of a row's name stands for; any other is a variant. sta
     "semantic loss": {"semantic_loss": 1.0},
     "out-of-fold baseline": {"baseline_folds": 5},
     **{f"{k} channels": {"channels_per_label": k} for k in (2, 4)},
+    "asymmetric loss": {"loss": "asl"},
     "text similarity": TEXT,
     "text similarity shuffled": TEXT | {"similarity_seed": 1},
 }
@@ -61,6 +62,7 @@ NAMES = {
         f"{REPAIR}, {term}"
         for term in ("2 channels", "4 channels", "semantic loss", "text similarity", "text similarity shuffled")
     ],
+    "later losses": [f"{name}, asymmetric loss" for name in (BASELINE, REPAIR)],
 }
 
 

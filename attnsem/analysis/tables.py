@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from attnsem import StudyError, metrics
-from attnsem.analysis import statistics
+from attnsem.analysis import statistics, systems
 from attnsem.analysis.rows import BASELINE, GROUPS, POOLING, ROWS, choice_path, settings_of, stages_of
 from attnsem.files import read_json, rooted
 from attnsem.paper import ALPHA, Settings
@@ -84,7 +84,7 @@ def resampled_ap(files: tuple[Path, ...], weights: tuple[float, ...]) -> np.ndar
 
 
 def read_rows(runs: str | Path, dataset: str, stage: int) -> dict[str, Row]:
-    """Every row of rows.GROUPS after that stage, by name; without files where it has not been run.
+    """Every row of rows.GROUPS after that stage, then the other systems, by name; without files where not run.
 
     runs: a folder of runs, or of what is recorded of them under results/. StudyError where it has none.
     """
@@ -101,12 +101,26 @@ def read_rows(runs: str | Path, dataset: str, stage: int) -> dict[str, Row]:
             "a grid (README.md)"
         )
     rows |= {name: fused(name, folder, dataset, rows[BASELINE].command) for name in FUSED}
-    return dict(sorted(rows.items(), key=lambda item: list(GROUPS).index(item[1].group)))
+    rows = dict(sorted(rows.items(), key=lambda item: list(GROUPS).index(item[1].group)))
+    return rows | system_rows(folder, dataset)
+
+
+def system_rows(folder: Path, dataset: str) -> dict[str, Row]:
+    """The other systems, by name; without files where one has not been run."""
+    rows = {}
+    for key, system in systems.SYSTEMS.items():
+        files = tuple((path,) for path in complete_files(folder / dataset / key, 1).values())
+        rows[system.name] = Row(systems.GROUP, system.name, systems.command(key, dataset), files)
+    return rows
 
 
 def score_files(settings: Settings, folder: Path) -> dict[str, Path]:
     """By seed, of the complete runs of a stage."""
-    runs = Run.of(settings, folder).folder.parents[1].glob(f"seed*/stage{settings.stage}")
+    return complete_files(Run.of(settings, folder).folder.parents[1], settings.stage)
+
+
+def complete_files(part: Path, stage: int) -> dict[str, Path]:
+    runs = part.glob(f"seed*/stage{stage}")
     return {run.parent.name: run / "scores.npz" for run in sorted(runs) if Run(run).complete}
 
 

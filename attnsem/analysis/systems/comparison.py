@@ -1,0 +1,96 @@
+"""The other systems beside the numbers that the paper prints of them: printed, measured on the same features, and how
+much of the paper's lead over each is left. Needs no torch."""
+
+import numpy as np
+import pandas as pd
+
+from attnsem.analysis import published, tables
+from attnsem.analysis.report import delta
+from attnsem.analysis.rows import BASELINE, REPAIR
+from attnsem.analysis.systems import GROUP, SYSTEMS, System
+
+METHOD = "proposed"
+READINGS = {METHOD: "the method as printed", REPAIR: f"its repair ({REPAIR})"}
+DATASETS = {"1": "voc2007", "2": "mirflickr38", "figure 3": "mirflickr24"}  # of the paper's tables
+
+
+def printed_of(system: System, numbers: tuple[str, ...]) -> tuple[float, float]:
+    """mAP (%) that the paper prints of a system in one of those tables, and its lead over it there; nan where none."""
+    if not system.printed or system.printed[0] not in numbers:
+        return np.nan, np.nan
+    table, method = system.printed
+    mean_ap = published.table(table)["mAP"]
+    return mean_ap[method], mean_ap["Proposed"] - mean_ap[method]
+
+
+def compared(rows: dict[str, tables.Row], *numbers: str) -> pd.DataFrame:
+    """A row a system that has been run, or that those tables of the paper print, by its name.
+
+    Columns: printed, measured, and Δ mAP vs. the baseline with low and high; "printed lead" of the paper's method over
+    the system and, for READINGS, lead, low and high as it was measured. In points, over the seeds that both have.
+    """
+    lines = {}
+    for system in SYSTEMS.values():
+        row, (printed, lead) = rows[system.name], printed_of(system, numbers)
+        if not row.files and np.isnan(printed):
+            continue
+        mean_ap = row.ap()["mAP"].mean() if row.files else np.nan
+        line = {("", "printed"): printed, ("", "measured"): mean_ap}
+        line |= interval("vs. baseline", row, rows[BASELINE])
+        line |= {("", "printed lead"): lead}
+        for name in READINGS:
+            line |= interval(f"lead of {name}", rows[name], row)
+        lines[system.name] = line
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis(GROUP)
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """`compared` as notebooks show it: a difference and its interval in one cell."""
+    columns = {name: table["", name] for name in ("printed", "measured")}
+    columns |= {"Δ mAP vs. baseline (95 % CI)": deltas(table["vs. baseline"])}
+    columns |= {"printed lead of the method": table["", "printed lead"]}
+    columns |= {f"lead of {name} (95 % CI)": deltas(table[f"lead of {name}"]) for name in READINGS}
+    return pd.DataFrame(columns)
+
+
+def deltas(table: pd.DataFrame) -> pd.Series:
+    return table.apply(delta, axis=1).where(table["Δ mAP"].notna(), "")
+
+
+def interval(title: str, row: tables.Row, other: tables.Row) -> dict[tuple[str, str], float]:
+    both = {*row.seeds} & {*other.seeds}
+    difference = tables.difference(row, other) if both else dict.fromkeys(("Δ mAP", "low", "high"), np.nan)
+    return {(title, name): difference[name] for name in ("Δ mAP", "low", "high")}
+
+
+def lead_left(table: pd.DataFrame, dataset: str) -> str:
+    """One paragraph, Markdown: how much of the printed lead over each system is left on the same features."""
+    if table.empty or table["", "printed lead"].isna().all():
+        return "**The paper prints none of these systems here.**"
+    told = table[table["", "printed lead"].notna()]
+    measured = told[told["", "measured"].notna()]
+    sentences = []
+    for name, called in READINGS.items():
+        leads = {system: line for system, line in measured.iterrows() if not np.isnan(line[f"lead of {name}", "Δ mAP"])}
+        parts = [part_left(system, line["", "printed lead"], line[f"lead of {name}"]) for system, line in leads.items()]
+        sentences += [f"For {called}: {'; '.join(parts)}."] if parts else []
+    missing = [system for system in told.index if system not in measured.index]
+    sentences = sentences or ["No system, or no row of the method, has been run."]
+    sentences += [f"Not run here: {'; '.join(missing)}."] if missing else []
+    if dataset not in DATASETS.values():
+        sentences.append(f"The printed leads are those on photographs, the measured ones on {dataset}.")
+    return f"**How much of the printed lead is left when the backbone is the same.** {' '.join(sentences)}"
+
+
+def part_left(system: str, printed: float, lead: pd.Series) -> str:
+    """Of a lead in points, printed and measured."""
+    bounds = f"{lead['Δ mAP']:+.1f} points, 95 % CI {lead['low']:+.1f} to {lead['high']:+.1f}"
+    if lead["high"] < 0:
+        left = f"none, for the system is ahead ({bounds})"
+    elif lead["low"] <= 0:
+        left = f"none that can be told from zero ({bounds})"
+    elif printed <= 0:
+        left = f"there is a lead ({bounds})"
+    else:
+        left = f"{100 * lead['Δ mAP'] / printed:.0f} % ({bounds})"
+    return f"of {printed:+.1f} over {system}, {left}"
