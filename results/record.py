@@ -1,4 +1,4 @@
-"""`python -m results.record`: what is recorded of runs under results/, and the tables that pages show of it."""
+"""`python -m results.record`: results/ from finished runs, and the tables that pages show of it."""
 
 import argparse
 import re
@@ -18,6 +18,7 @@ from attnsem.runs import Run
 
 COPIED = ("history.csv", "metrics.json")
 OTHERS = (BASELINE, LONGER, "attention pooling, α fixed", "se, α fixed")  # what the rows are compared with
+OF_GROUP = {"future work": (REPAIR, f"{REPAIR}, semantic loss")}  # what those of a group are compared with besides
 PAGE = """# Results
 
 Score files, metrics and manifests of the runs that the pages discuss, and tables made from them. This page and the
@@ -111,15 +112,18 @@ def record_images(images: dict[str, np.ndarray], path: Path) -> None:
 
 
 def compare(results: Path = ROOT / "results", name: str | None = None) -> None:
-    """Writes <recorded>/<dataset>/differences-stage<n>.csv, every row vs. those of OTHERS, and claims-stage<n>.csv.
+    """Writes <grid>/<dataset>/differences-stage<n>.csv, every row vs. those of OTHERS and OF_GROUP, gain and claims.
 
-    The slow part: 1,000 resamples of each score file. name: of what is recorded; None is all.
+    The slow part: 1,000 resamples of each score file. name: of a grid in `results`; None is all.
     """
     for folder, dataset, stage in places(results):
         if name not in (None, folder.name):
             continue
         rows = tables.read_rows(folder, dataset, stage)
-        differences = [tables.differences(rows.values(), rows[other]) for other in OTHERS if other in rows]
+        pairs = [(rows.values(), rows[other]) for other in OTHERS if other in rows]
+        for group, others in OF_GROUP.items():
+            pairs += [([row for row in rows.values() if row.group == group], rows[other]) for other in others]
+        differences = [tables.differences(*pair) for pair in pairs]
         write_table(folder / dataset / f"differences-stage{stage}.csv", pd.concat(differences).round(4))
         write_table(folder / dataset / f"gain-stage{stage}.csv", parts_of_gain(rows))
         tested = claims.tested(rows, dataset, stage).round(4)

@@ -24,7 +24,7 @@ ROUNDING = 0.02  # points of mAP that float16 may cost, by ties, in many images;
 
 
 def broken(results: Path = ROOT / "results") -> Iterator[str]:
-    """A sentence for each broken link between what is recorded below `results`."""
+    """A sentence for each broken link between the files below `results`."""
     for path in sorted(results.rglob("manifest.json")):
         run = Run(path.parent)
         name = run.folder.relative_to(results).as_posix()
@@ -85,7 +85,7 @@ def broken_scores(run: Run) -> Iterator[str]:
 def broken_checkpoints(results: Path, runs: Path, name: str) -> Iterator[str]:
     """Of recorded runs `name` and the folder of runs that they were recorded from."""
     if not (results / name).is_dir():
-        yield f"nothing is recorded as {name}; the folder of runs must have the name of what is recorded of it"
+        yield f"nothing is recorded as {name}; the folder of runs must have the name of its folder in results"
     folders = {recorded_place(path.parent.relative_to(runs)): path.parent for path in runs.rglob("manifest.json")}
     for path in sorted((results / name).rglob("manifest.json")):
         place = path.parent.relative_to(results / name)
