@@ -61,10 +61,10 @@ def papermill_faults(words):
     name = words[1].removesuffix(".ipynb")
     if name not in NOTEBOOKS:
         yield words[1]
-    yield from set(given(words)) - PARAMETERS.get(name, set())
+    yield from set(parameters_in(words)) - PARAMETERS.get(name, set())
 
 
-def given(words):
+def parameters_in(words):
     return [name for flag, name in pairwise(words) if flag in ("-p", "-r")]
 
 
@@ -73,10 +73,10 @@ def module_faults(words):
     paths = [path for path in (f"{place}.py", f"{place}/__main__.py") if (ROOT / path).exists()]
     source = (ROOT / paths[0]).read_text() if paths else ""
     yield from () if paths else [words[2]]
-    known = source + shared_options(source)
+    sources = source + shared_options(source)
     options = [word for word in words[3:] if word.startswith("--")]
-    yield from (word for word in options if not re.search(f'"({word}|{word[2:]})"', known))
-    yield from set(given(words)) - set(Settings.model_fields) - {"runs", "data", "device", "wait"}
+    yield from (word for word in options if not re.search(f'"({word}|{word[2:]})"', sources))
+    yield from set(parameters_in(words)) - set(Settings.model_fields) - {"runs", "data", "device", "wait"}
 
 
 def shared_options(source):
@@ -145,7 +145,7 @@ def recorded_differences():
 def test_a_difference_on_a_page_is_one_of_the_result_files():
     recorded = set(recorded_differences())
     for page in ("CHOICES.md", "README.md", "results/README.md", "results/findings.md"):
-        stated = {numbers(*found) for found in re.findall(DELTA, PAGES[page])}
+        stated = {numbers(*texts) for texts in re.findall(DELTA, PAGES[page])}
         assert stated <= recorded, f"{page}: {stated - recorded}"
     assert len(re.findall(DELTA, PAGES["CHOICES.md"])) > 20
 
@@ -153,15 +153,12 @@ def test_a_difference_on_a_page_is_one_of_the_result_files():
 def test_what_findings_says_of_maps_pairs_and_company_is_in_the_result_files():
     text, place = PAGES["results/findings.md"], ROOT / "results/voc2007-xception224/voc2007"
     maps = pd.read_csv(place / "localisation_proposed-confidence-alpha-fixed_stage3.csv").drop(columns="maps")
-    recorded = {
-        tuple(f"{value:.1f}" for value in row) for half in (0, 3) for row in maps.iloc[:, half : half + 3].values
-    }
+    halves = [maps.iloc[:, half : half + 3].to_numpy() for half in (0, 3)]
+    recorded = {tuple(f"{value:.1f}" for value in row) for half in halves for row in half}
     stated = set(re.findall(r"(\d+\.\d) \((\d+\.\d) to (\d+\.\d)\)", text))
     assert len(stated) == 6 and stated <= recorded
-    for folder, words in (
-        ("scenes/scenes", "{:.2f}, p < 0.001"),
-        ("voc2007-xception224/voc2007", "−{:.2f}, p = {:.2f}"),
-    ):
+    said = {"scenes/scenes": "{:.2f}, p < 0.001", "voc2007-xception224/voc2007": "−{:.2f}, p = {:.2f}"}
+    for folder, words in said.items():
         table = pd.read_csv(ROOT / f"results/{folder}/agreement_stage3.csv").set_index("row")
         correlation, p = table.loc["proposed, confidence gate, α fixed", ["rank correlation", "p"]]
         assert words.format(abs(correlation), p) in text and (p < 0.001) == ("<" in words)
@@ -274,6 +271,6 @@ def test_the_words_are_the_fields(files):
     assert paths
     for path in paths:
         text = words_of(path)
-        found = pattern.search(text)
-        assert not found, f"{path.relative_to(ROOT)} says {found[0]!r}"
+        match = pattern.search(text)
+        assert not match, f"{path.relative_to(ROOT)} says {match[0]!r}"
         assert not VARIANT.search(text) or path.name in ("paper.py", "rows.py"), path
