@@ -18,9 +18,9 @@ Written by the commands below from the files in [results](results); none of it i
   run. Ratios are medians over the rounds, with the lowest and the highest. The machine's limit is the longer of two
   times: the float operations of the work at the rate of a large matrix product, and the bytes that PyTorch's
   operators read and write at the rate of a large copy. Both are measured in the same run.
-- `python -m benchmarks.growth` lets the work grow: images at 512 pixels that are read and cropped to 448 (up to 25,000,
-  as MIRFlickr has), images whose features are cached under a linear classifier, labels of `proposed` in stage 3 (24
-  images), and the pixels of DenseNet-121's training step (8 images). Memory is the process's own, without mapped files.
+- `python -m benchmarks.growth` lets the work grow. *images*: at 512 pixels, read and cropped to 448 (up to 25,000, as
+  MIRFlickr has). *cached images*: their features under a linear classifier. *labels*: a step of `proposed` in stage 3
+  (24 images). *pixels*: a training step of DenseNet-121 (8 images). Memory is the process's own, without mapped files.
 - `python -m benchmarks.equal` measures whether the faster paths end at the same mAP.
 - `python -m benchmarks.readings --runs runs/scenes-grid --dataset scenes` measures other readings of the paper than
   ours; [CHOICES.md](../CHOICES.md) has the results.
