@@ -20,7 +20,7 @@ ALPHAS = get_args(Alpha)
 @dataclass(frozen=True, kw_only=True)
 class Variant:
     """One row of Tables 3 and 4: whether there is attention, which SE blocks, the convs' widths; ours: what gives ỹ
-    (none, semantic, grouped, attended, two_layer, average or max: model.head_of), whether ŷ is it alone or fused with
+    (none, semantic, grouped, attention, two_layer, average or max: model.head_of), whether ŷ is it alone or fused with
     y′, whether an SE block comes after its conv, and whether each image's channels are shuffled between the labels."""
 
     attention: bool = False
@@ -43,7 +43,7 @@ VARIANTS = {
     "se5_conv5": Variant(attention=True, se=(1, 2, 3, 4, 5), convs=(*CONVS, 1024)),  # fifth width: ours
 }
 CONTROLS = {
-    "attended": Variant(attention=True, head="attended"),
+    "attention_pooling": Variant(attention=True, head="attention"),
     "no_se": Variant(attention=True, convs=CONVS),
     "se_after": replace(VARIANTS["proposed"], se_after=True),
     "grouped": Variant(attention=True, convs=CONVS, head="grouped"),
@@ -108,8 +108,10 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def of_earlier_runs(cls, values: object) -> object:
-        """α's reading as manifests had it before 2026-11-25: the limits of its clamp."""
+        """Manifests before 2026-11-26: α's reading as the limits of its clamp, and a variant's former name."""
         readings = {(0, 1): {}, (ALPHA, ALPHA): {"alpha": "fixed"}}
+        if isinstance(values, dict) and values.get("variant") == "attended":
+            values = values | {"variant": "attention_pooling"}
         if isinstance(values, dict) and (limits := (values.get("alpha_min"), values.get("alpha_max"))) in readings:
             return {name: v for name, v in values.items() if not name.startswith("alpha_m")} | readings[limits]
         return values

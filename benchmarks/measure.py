@@ -88,7 +88,8 @@ def compare(
 
 def line(row: Row) -> str:
     share = "" if row.share_of_limit is None else f"{100 * row.share_of_limit:.0f} %"
-    times = f"{1000 * row.plain:.4g} | {1000 * row.ours:.4g} ms {row.unit}"
+    scale, sign = (1000, "ms") if row.ours < 10 else (1, "s")
+    times = f"{scale * row.plain:.4g} | {scale * row.ours:.4g} {sign} {row.unit}"
     return f"| {row.what} | {times} | {row.ratio:.2f} ({row.lowest:.2f}-{row.highest:.2f}) | {share} |"
 
 

@@ -74,17 +74,20 @@ def from_classifier(build: object) -> object:
 
 @dataclass(frozen=True)
 class Reading:
-    """choice: its row in CHOICES.md; row: of the tables; patched: (where, name, with what); times: as many epochs."""
+    """choice: its row in CHOICES.md; row: of the tables; patched: (where, name, with what); times: as many epochs;
+    parameters: of stage 3, where the reading is one of them."""
 
     choice: str
     name: str
     row: str = "proposed, confidence gate, α fixed"
     patched: tuple = ()
+    parameters: tuple[tuple[str, object], ...] = ()
     times: int = 1
     stage2: bool = False
 
 
 READINGS = [
+    Reading("4", "stage 3's loss averaged over the labels", parameters=(("label_loss", "mean"),)),
     Reading("5", "a sigmoid after SE's first layer", patched=(model, "SEBlock", TwoSigmoids)),
     Reading("7", "no BatchNorm and ReLU after the 1×1 convs", patched=(model, "SemanticPart", BareConvs)),
     Reading("8", "SE reduction 4", patched=(model, "SEBlock", reduced(4))),
@@ -120,10 +123,13 @@ def measured(reading: Reading, dataset: str, runs: Path, data: Path) -> dict:
         parents = place
     parameters = {name: getattr(usual.settings, name) for name in (*KEPT, "variant", "gate", *paper.SEMANTIC)}
     parameters |= {name: reading.times * parameters[name] for name in ("epochs", "lr_step")}
+    parameters |= dict(reading.parameters)
     with read_so(reading):
         run = stages.train(3, dataset=dataset, runs=place, parents=parents, data=data, **parameters)
-    rows = [Row("", name, "", ((found.folder / "scores.npz",),)) for name, found in (("other", run), ("ours", usual))]
-    return {"choice": reading.choice, "row": reading.row, "reading": reading.name} | tables.difference(*rows)
+    files = {"other": run.folder / "scores.npz", "ours": usual.folder / "scores.npz"}
+    rows = [Row("", name, "", ((path,),)) for name, path in files.items()]
+    named = {"choice": reading.choice, "row": reading.row, "reading": reading.name}
+    return named | tables.difference(*rows) | {"revision": run.manifest["git"]}
 
 
 def main() -> None:

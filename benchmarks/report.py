@@ -17,15 +17,13 @@ Written by the commands below from the files in [results](results); none of it i
   float32, the backbone recomputed in frozen stages, scikit-learn in a loop) with the study's own code, in turn in one
   run. Ratios are medians over the rounds, with the lowest and the highest. The machine's limit is the longer of two
   times: the float operations of the work at the rate of a large matrix product, and the bytes that PyTorch's
-  operators read and write at the rate of a large copy, both measured in the same run.
-- `python -m benchmarks.growth` lets the work grow: images at 512 pixels that are read and cropped to 448 (up to 25,000,
-  as MIRFlickr has), images whose features are cached under a linear classifier, labels of `proposed` in stage 3 (24
-  images), and the pixels of DenseNet-121's training step (8 images). Memory is the process's own, without mapped files.
-  The step of stage 3 has a part that does not depend on the labels (`conv_att`'s 512 channels) and one that is
-  proportional to them; pixels count squared, for there are so many more positions.
-- `python -m benchmarks.equal` asks whether the faster paths end at the same mAP.
-- `python -m benchmarks.readings --runs runs/scenes-grid --dataset scenes` asks what the readings of the paper that the
-  study did not take do to mAP; CHOICES.md has the answers.
+  operators read and write at the rate of a large copy. Both are measured in the same run.
+- `python -m benchmarks.growth` lets the work grow. *images*: at 512 pixels, read and cropped to 448 (up to 25,000, as
+  MIRFlickr has). *cached images*: their features under a linear classifier. *labels*: a step of `proposed` in stage 3
+  (24 images). *pixels*: a training step of DenseNet-121 (8 images). Memory is the process's own, without mapped files.
+- `python -m benchmarks.equal` measures whether the faster paths end at the same mAP.
+- `python -m benchmarks.readings --runs runs/scenes-grid --dataset scenes` measures other readings of the paper than
+  ours; [CHOICES.md](../CHOICES.md) has the results.
 
 On a GPU: `python -m benchmarks --device cuda`, likewise `growth`.
 
@@ -39,8 +37,8 @@ What the study does by default:
 - `-p feature_cache 4` lets frozen stages (2, 3, and 1 with `train_backbone False`) train on four stored augmented
   views of each image. All variants, gates and seeds with the same frozen backbone share one cache; its size is
   printed before it is written.
-- `-p compile True` is torch.compile. It is off: it wants a C++ compiler, takes longer to compile DenseNet-121 on two
-  cores than any stage of `scenes` lasts, and gains a tenth afterwards (below).
+- `-p compile True` is torch.compile. It is off: it wants a C++ compiler and time to compile, and gains little
+  afterwards ("eager / compiled" below).
 - On a CPU freed memory is kept for the next batch (glibc only).
 """
 
@@ -76,7 +74,8 @@ def growth(path: Path) -> str:
     record = read_json(path)
     figure = f"../figures/{path.stem}.svg"
     rows = pd.DataFrame(record["rows"])
-    rows["seconds"], rows["gib"] = rows["seconds"].map("{:.2f}".format), rows["gib"].map("{:.2f}".format)
+    rows = rows.assign(**{name: rows[name].map("{:.2f}".format) for name in ("seconds", "gib")})
+    rows = rows.rename(columns={"seconds": "seconds, as in the figure", "gib": "peak memory (GiB)"})
     return f"## Cost as work grows\n\n{machine(record)}\n![time and memory]({figure})\n\n{as_markdown(rows)}"
 
 

@@ -1,6 +1,7 @@
-"""`python -m results.record`: what is recorded of runs under results/, and the tables that pages show of it."""
+"""`python -m results.record`: results/ from finished runs, and the tables that pages show of it."""
 
 import argparse
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pandas as pd
 from attnsem import StudyError
 from attnsem.analysis import claims, tables
 from attnsem.analysis.report import (
-    channels_and_dependencies,
+    FUSED_POOLING,
     claim_lines,
     claims_shown,
     compared,
@@ -22,28 +23,53 @@ from attnsem.analysis.report import (
     places,
 )
 from attnsem.analysis.results import PARTS, as_markdown, readings_of
-from attnsem.analysis.rows import BASELINE, LONGER
+from attnsem.analysis.rows import BASELINE, LONGER, REPAIR
 from attnsem.files import ROOT, checksum, read_arrays, read_json, rooted, write, write_arrays, write_json, write_table
 from attnsem.runs import Run
 
 COPIED = ("history.csv", "metrics.json")
-OTHERS = (BASELINE, LONGER, "attention pooling, α fixed", "se, α fixed")  # what the rows are compared with
-PAGE = """# Recorded runs
+OTHERS = (BASELINE, LONGER, FUSED_POOLING, "se, α fixed")  # what the rows are compared with
+OF_GROUP = {"future work": (REPAIR, f"{REPAIR}, semantic loss")}  # what those of a group are compared with besides
+PAGE = """# Results
 
-Written by `python -m results.record`; none of it is typed. A folder is
-`<recorded>/<dataset>/<row>/seed<k>/stage<n>`:
-`scores.npz` has the logits of what the stage trains (float16), `<dataset>/images.npz` the test images' ids, labels and
-targets, `metrics.json` the nine readings of the full scores and the mAP of each part, `history.csv` an epoch a line,
-`manifest.json` parameters, revision, versions, machine, seconds and checksums. Below `val/` are the runs by which
-learning rates were chosen, without scores, or `stage<n>-draws.json` with every draw of a search.
-`differences-stage<n>.csv`, `gain-stage<n>.csv` and `claims-stage<n>.csv` are the paired bootstraps of the tables
-below, over images and seeds; `stages.csv` has every recorded stage. [findings.md](findings.md) reads the runs on other
-backbones.
+Score files, metrics and manifests of the runs that the pages discuss, and tables made from them. This page and the
+tables are written by `python -m results.record`; none of it is typed. [findings.md](findings.md) reads the runs on
+other backbones than the paper's.
 
-mAP in %, not interpolated, difficult ignored, unless named: y′ is the backbone's own classifier, ŷ_att the attention
-with confidence maps, ỹ the semantic part or the control that stands in its place, ŷ the fusion. `baseline` is the
-backbone alone, after stage 1. Δ mAP is in points, with its 95 % bootstrap interval over test images and seeds.
+- [rows.csv](rows.csv): every row of every grid, its mAP, standard deviation over seeds, and Δ mAP vs. baseline.
+- [stages.csv](stages.csv): every tested stage, mAP of each part of its network, and three more readings of AP.
+- `<grid>/<data set>/differences-stage<n>.csv`: Δ mAP of every row vs. others, with 95 % bootstrap intervals over test
+  images and seeds; `claims-stage<n>.csv`: the paper's claims, tested; `gain-stage<n>.csv`: what the gain of the
+  confidence gate is made of.
+- `<grid>/<data set>/localisation_*.csv`, `squeeze_*`, `agreement_*`, `planted_*`, `scale_*`, `company_*`,
+  `influence_*`: the numbers behind notebooks 09 and 10.
+- `<grid>/<data set>/<row>/seed<k>/stage<n>`: a run. `scores.npz` has the logits of the test images (float16),
+  `metrics.json` the nine readings of AP (of the full logits), `history.csv` an epoch a line, `manifest.json`
+  parameters, revision, versions, machine, seconds and checksums.
+- `<grid>/<data set>/images.npz`: the test images' ids, labels and targets, once for all score files.
+- `<grid>/val`: runs by which schedules were chosen, without scores; `stage<n>-draws.json` has every draw of a search.
+
+`make verify` follows every link from the scores to these tables, `make grid` runs what is missing
+([grids](../grids/README.md)), and `python -m results.record --runs runs/NAME --name NAME` records finished runs. The
+nine readings of a score file again, with numpy and pandas alone:
+
+```python
+import numpy as np
+from attnsem.metrics import readings
+
+folder = "results/voc2007-densenet448/voc2007"
+images, scores = (np.load(f"{folder}/{name}.npz") for name in ("images", "proposed/seed0/stage3/scores"))
+readings(images["targets"], scores["scores"], images["labels"])
+```
+
+## Grids
+
+mAP in %, not interpolated, difficult ignored. Δ mAP vs. baseline in points, with its 95 % interval. `baseline` is the
+backbone alone; `proposed` has the literal gate and α clamped; in the last two columns α is fixed at 0.48. "0 to the
+last digit": the row's scores are those of its baseline, and claims about it cannot be tested.
 """
+HEADLINE = ("proposed", REPAIR, FUSED_POOLING)
+FORMER = re.compile(r"^attended(?=-|$)")  # the folder of attention pooling in runs before 2026-11-26
 MARKS = "<!-- results -->\n", "<!-- end of results -->"
 
 
@@ -55,7 +81,7 @@ def record(runs: Path, name: str, results: Path = ROOT / "results") -> None:
     from the full scores.
     """
     for path in sorted(set(runs.rglob("manifest.json")) - set(runs.glob("val/draw*/**/manifest.json"))):
-        run, target = Run(path.parent), results / name / path.parent.relative_to(runs)
+        run, target = Run(path.parent), results / name / recorded_place(path.parent.relative_to(runs))
         for file in COPIED:
             if not (run.folder / file).exists():  # what trains without epochs has no history
                 continue
@@ -69,7 +95,12 @@ def record(runs: Path, name: str, results: Path = ROOT / "results") -> None:
             manifest["scores_sha256"] = checksum(target / "scores.npz")
         write_json(target / "manifest.json", manifest)
     for path in sorted(runs.glob("val/*/*/stage*.json")):
-        write_json(results / name / path.relative_to(runs), read_json(path))
+        write_json(results / name / recorded_place(path.relative_to(runs)), read_json(path))
+
+
+def recorded_place(place: Path) -> Path:
+    """Where a run in that folder is recorded: its own, but under today's name of its row's folder."""
+    return Path(*(FORMER.sub("attention_pooling", part) for part in place.parts))
 
 
 def record_images(images: dict[str, np.ndarray], path: Path) -> None:
@@ -80,30 +111,69 @@ def record_images(images: dict[str, np.ndarray], path: Path) -> None:
 
 
 def compare(results: Path = ROOT / "results", name: str | None = None) -> None:
-    """Writes <recorded>/<dataset>/differences-stage<n>.csv, every row vs. those of OTHERS, and claims-stage<n>.csv.
+    """Writes <grid>/<dataset>/differences-stage<n>.csv, every row vs. those of OTHERS and OF_GROUP, gain and claims.
 
-    The slow part: 1,000 resamples of each score file. name: of what is recorded; None is all.
+    The slow part: 1,000 resamples of each score file. name: of a grid in `results`; None is all.
     """
     for folder, dataset, stage in places(results):
         if name not in (None, folder.name):
             continue
         rows = tables.read_rows(folder, dataset, stage)
-        differences = [tables.differences(rows.values(), rows[other]) for other in OTHERS if other in rows]
+        pairs = [(rows.values(), rows[other]) for other in OTHERS if other in rows]
+        for group, others in OF_GROUP.items():
+            pairs += [([row for row in rows.values() if row.group == group], rows[other]) for other in others]
+        differences = [tables.differences(*pair) for pair in pairs]
         write_table(folder / dataset / f"differences-stage{stage}.csv", pd.concat(differences).round(4))
         write_table(folder / dataset / f"gain-stage{stage}.csv", parts_of_gain(rows))
         tested = claims.tested(rows, dataset, stage).round(4)
         write_table(folder / dataset / f"claims-stage{stage}.csv", tested, index=False)
 
 
-def summary(folder: Path, dataset: str, stage: int) -> pd.DataFrame:
-    """A row a table's row that has been run: mAP (%), its spread over seeds, and what compare() wrote."""
-    rows = [row for row in tables.read_rows(folder, dataset, stage).values() if row.files]
-    table = tables.mean_and_spread(rows).reset_index()
-    differences = pd.read_csv(folder / dataset / f"differences-stage{stage}.csv").set_index(["vs.", "row"])
-    for other in differences.index.unique(0):
-        deltas = differences.loc[other].apply(delta, axis=1)
-        table[f"Δ mAP vs. {other} (95 % CI)"] = table["row"].map(deltas).fillna("")
-    return table.assign(**{"sd of seeds": table["sd of seeds"].map("{:.2f}".format).replace("nan", "")})
+def rows_table(results: Path = ROOT / "results") -> pd.DataFrame:
+    """results/rows.csv: a line a table's row that has been run, of every grid; what compare() wrote beside its mAP."""
+    parts = []
+    for folder, dataset, stage in places(results):
+        rows = tables.read_rows(folder, dataset, stage)
+        table = tables.mean_and_spread(row for row in rows.values() if row.files)[["mAP", "sd of seeds", "seeds"]]
+        differences = pd.read_csv(folder / dataset / f"differences-stage{stage}.csv")
+        vs_baseline = differences[differences["vs."] == BASELINE].set_index("row")[["Δ mAP", "low", "high"]]
+        table = table.reset_index().join(vs_baseline, on="row")
+        grid = {"grid": folder.name, "data set": dataset, "stage": stage, "backbone": tables.backbone(rows, stage)}
+        parts.append(pd.DataFrame(grid, table.index).join(table))
+    table = pd.concat(parts).rename(columns={"Δ mAP": "Δ mAP vs. baseline"})
+    return table.round(4).astype({"seeds": int})
+
+
+def grids_table(rows: pd.DataFrame, results: Path = ROOT / "results") -> pd.DataFrame:
+    """A line a grid of rows_table, and one for what has no table of rows: its stages."""
+    lines = []
+    for (grid, dataset, stage), table in rows.groupby(["grid", "data set", "stage"]):
+        table = table.set_index("row")
+        of = f"{table['backbone'].iloc[0]}, stage {stage}"
+        line = {"grid": grid, "data set": dataset, "backbone": of, "rows": f"{len(table)}"}
+        line |= {"seeds": f"{table['seeds'].max()}", "baseline": f"{table.loc[BASELINE, 'mAP']:.1f}"}
+        lines.append(line | {name: gained(table.loc[name]) if name in table.index else "not run" for name in HEADLINE})
+    for folder in sorted(path for path in results.iterdir() if path.is_dir() and path.name not in {*rows["grid"]}):
+        lines += [stages_line(folder)] if list(folder.rglob("manifest.json")) else []
+    return pd.DataFrame(lines).fillna("")
+
+
+def stages_line(folder: Path) -> dict[str, str]:
+    """Of grids_table, for runs of stage 1 alone."""
+    runs = [Run(path.parent) for path in sorted(folder.rglob("manifest.json"))]
+    settings = runs[0].settings
+    mean_ap = np.mean([read_json(run.folder / "metrics.json")["mAP"] for run in runs if run.settings.stage == 1])
+    dataset = settings.dataset + (f", {settings.test_split}" if settings.test_split != "test" else "")
+    trained = "trained" if settings.train_backbone else "frozen"
+    backbone = f"{settings.backbone} {trained}, {settings.image_size} pixels, stage {settings.stage}"
+    line = {"grid": folder.name, "data set": dataset, "backbone": backbone, "rows": f"stages: {len(runs)}"}
+    return line | {"seeds": f"{len({run.settings.seed for run in runs})}", "baseline": f"{mean_ap:.1f}"}
+
+
+def gained(row: pd.Series) -> str:
+    """Δ mAP vs. baseline of a line of rows_table."""
+    equal = row["low"] == row["high"] == 0
+    return "0 to the last digit" if equal else delta(row.rename({"Δ mAP vs. baseline": "Δ mAP"}))
 
 
 def heading(folder: Path, dataset: str, stage: int) -> str:
@@ -125,7 +195,7 @@ def recorded_stages(results: Path = ROOT / "results") -> str:
             "epochs": settings.epochs if "system" not in run.manifest else "",
             "chance": 100 * (run.scores()["targets"] == 1).mean(),
         }
-        row |= {sign: parts.get(part, "") for part, sign in PARTS.items()}
+        row |= {sign: parts.get(part) for part, sign in PARTS.items()}
         row |= {name: readings[(name, "ignore")] for name in ("11-point", "all-point")}
         row |= {"other system": readings[("none", "ignore")]} if "system" in run.manifest else {}
         rows.append(row | {"lowest of nine": readings.min()})
@@ -145,13 +215,12 @@ def with_results(text: str) -> str:
 
 
 def page() -> str:
-    """results/README.md: every row, the claims, and what notebooks 09 and 10 wrote."""
-    parts = []
-    for place in places():
-        shown = [summary(*place), gain_lines(compared(*place, "gain")), claim_lines(compared(*place, "claims"))]
-        shown += channels_and_dependencies(*place).values()
-        parts += [f"## {heading(*place)}\n", *map(as_markdown, shown)]
-    return f"{PAGE}\n" + "\n".join(parts)
+    """results/README.md: what is here, how to score it again, and a line a grid."""
+    return f"{PAGE}\n{as_markdown(grids_table(rows_table()))}"
+
+
+def recorded_rows() -> str:
+    return rows_table().to_csv(index=False, lineterminator="\n")
 
 
 if __name__ == "__main__":
@@ -167,4 +236,5 @@ if __name__ == "__main__":
     readme = ROOT / "README.md"
     readme.write_text(with_results(readme.read_text()))
     (ROOT / "results/README.md").write_text(page())
+    (ROOT / "results/rows.csv").write_text(recorded_rows())
     (ROOT / "results/stages.csv").write_text(recorded_stages())

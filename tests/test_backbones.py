@@ -1,4 +1,5 @@
 import inspect
+import re
 import sys
 from pathlib import Path
 from urllib.error import URLError
@@ -10,6 +11,7 @@ import torchvision
 
 from attnsem import StudyError
 from attnsem.backbones import IMAGENET, IN_HALVES, build
+from attnsem.files import ROOT
 
 WEIGHTS = Path(__file__).parents[2] / "shared/weights"
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
@@ -140,6 +142,31 @@ def test_xception_is_cut_after_block12(images):
     with torch.inference_mode():
         net((images - 0.5) / 0.5)
         assert torch.allclose(backbone(images), seen[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["densenet121", "legacy_xception_to_block12"])
+def test_the_page_on_data_makes_the_weight_files_that_the_grids_name(name, made_by_the_page):
+    """Its lines, run on torchvision's and timm's networks without their weights; the real file has the same tensors."""
+    path = made_by_the_page / f"data/weights/{name}.pth"
+    assert build(name.removesuffix("_to_block12"), str(path)).channels == 1024
+    if (WEIGHTS / path.name).exists():
+        ours, real_ones = (torch.load(file, weights_only=True) for file in (path, WEIGHTS / path.name))
+        described = [{key: (part.shape, part.dtype) for key, part in state.items()} for state in (ours, real_ones)]
+        assert described[0] == described[1]
+
+
+@pytest.fixture(scope="module")
+def made_by_the_page(tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    (home / "data/weights").mkdir(parents=True)
+    program = re.search(r"```python\n(.*?)```", (ROOT / "data/README.md").read_text(), re.DOTALL)[1]
+    networks = {"densenet": torchvision.models.densenet121, "xception": timm.create_model}
+    with pytest.MonkeyPatch.context() as patches:
+        patches.chdir(home)
+        patches.setattr(torchvision.models, "densenet121", lambda weights: networks["densenet"]())
+        patches.setattr(timm, "create_model", lambda name, pretrained: networks["xception"](name))
+        exec(program, {})
+    return home
 
 
 def test_timm_by_name(images):

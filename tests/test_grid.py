@@ -145,7 +145,7 @@ def test_a_failed_run_stops_its_branch_and_is_kept_to_be_read(tmp_path):
     code, told = snakemake("grid", "--omit-from", "table", rows=rows, **tiny)
     assert code != 0
     runs = tmp_path / "my runs/scenes"
-    assert {path.parts[-4] for path in runs.rglob("manifest.json")} == {"densenet", "attention", "attended"}
+    assert {path.parts[-4] for path in runs.rglob("manifest.json")} == {"densenet", "attention", "attention_pooling"}
     failed = runs / "proposed-confidence-baseline_folds5/seed0/stage3/03_train_stage3.ipynb"
     assert str(failed) in told
     cells = [cell for cell in nbformat.read(failed, as_version=4).cells if cell.cell_type == "code"]

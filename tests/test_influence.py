@@ -107,7 +107,7 @@ def influence_of(variant, gate="confidence", how="removed"):
 
 @pytest.mark.parametrize("how", influence.INTERVENTIONS)
 def test_without_a_semantic_part_no_channel_moves_another_labels_logit(how):
-    mean = influence_of("attended", how=how).mean.to_numpy()
+    mean = influence_of("attention_pooling", how=how).mean.to_numpy()
     off = ~np.eye(3, dtype=bool)
     assert np.abs(mean[off]).max() < 1e-6 and (how == "of another image" or np.abs(np.diag(mean)).min() > 1e-4)
 

@@ -200,7 +200,7 @@ def test_scores_are_float32_under_autocast():
 
 
 CONTROL_PARTS = {
-    "attended": {"baseline", "attended", "attention", "fused"},
+    "attention_pooling": {"baseline", "attended", "attention", "fused"},
     "two_layer": {"baseline", "semantic"},
     "two_layer_fused": {"baseline", "semantic", "fused"},
     "max": {"baseline", "semantic"},
@@ -227,8 +227,8 @@ def test_the_max_control_pools_by_the_greatest_value():
     assert torch.equal(head(x), head.fc(x.flatten(2).max(2).values))
 
 
-def test_the_attended_control_fuses_the_attention_without_a_semantic_part():
-    net = network("attended")
+def test_attention_pooling_fuses_the_attention_without_a_semantic_part():
+    net = network("attention_pooling")
     output = net(torch.rand(2, 3, 64, 64))
     assert torch.allclose(output.fused, 0.48 * output.baseline + 0.52 * output.attended)
 

@@ -87,6 +87,7 @@ def test_manifests_of_earlier_runs_are_read():
     limits = {"alpha_min": 0.48, "alpha_max": 0.48}
     assert settings(3, dataset="voc2007", **limits) == settings(3, dataset="voc2007", alpha="fixed")
     assert settings(3, dataset="voc2007", alpha_min=0.0, alpha_max=1.0).alpha == "clamped"
+    assert settings(3, dataset="voc2007", variant="attended").variant == "attention_pooling"
     with pytest.raises(StudyError, match="unknown parameter 'alpha_min'"):
         settings(3, dataset="voc2007", alpha_min=0.2, alpha_max=0.7)
 

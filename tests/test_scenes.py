@@ -1,6 +1,7 @@
 """`scenes`: the same on any machine, with the dependencies it says it has, and not to be told from company alone."""
 
 import hashlib
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from attnsem import StudyError
 from attnsem.analysis import planted
 from attnsem.datasets import scenes
 from attnsem.datasets.scenes import LABELS
+from attnsem.files import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +108,26 @@ def test_bad_requests():
         scenes.load(seed=-1)
     with pytest.raises(StudyError, match="scenes has no image 'cat'"):
         scenes.draw("cat")
+
+
+def test_the_page_on_data_states_the_planted_probabilities():
+    """data/README.md's table against the network that draws the labels."""
+    table = re.search(
+        r"\| label \| P\(label given its company\) \|\n.*\n((?:\|.*\n)+)", (ROOT / "data/README.md").read_text()
+    )
+    stated = dict(re.findall(r"\| (\w+) \| (.*) \|", table[1]))
+    assert set(stated) == {label for label, node in scenes.NETWORK.items() if node.company} | {"tree"}
+    exact = {
+        (row.label, row.company): (row.with_company, row.without_company) for row in planted.dependencies().itertuples()
+    }
+    for label, text in stated.items():
+        numbers, company = [float(number) for number in re.findall(r"0\.\d+", text)], scenes.NETWORK[label].company
+        assert all(other in text for other in company)
+        if len(company) == 1:
+            ways = dict(re.findall(r"(with|without)\b[^,]* (0\.\d+)", text))
+            assert [float(ways[way]) for way in ("with", "without")] == pytest.approx(exact[label, company[0]])
+        elif company:
+            none, one, both = scenes.NETWORK[label].present
+            assert "exactly one" in text and numbers == [one, none] and none == both
+        else:
+            assert numbers == list(scenes.NETWORK[label].present)

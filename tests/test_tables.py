@@ -11,10 +11,11 @@ from sklearn.metrics import average_precision_score
 
 from attnsem import StudyError
 from attnsem.analysis import claims, published, report, tables
-from attnsem.analysis.rows import ROWS, settings_of
+from attnsem.analysis.rows import REPAIR, ROWS, settings_of
 from attnsem.files import checksum, write_arrays, write_json
 from attnsem.runs import NAMED, Run
 from results import record
+from tests import verify
 
 LABELS = ["person", "bottle", "sky"]
 
@@ -193,12 +194,30 @@ def test_recording_keeps_the_scores_of_test_in_float16(runs, tmp_path):
     assert (tmp_path / "here/val/lr0.02/scenes/proposed/seed0/stage3/history.csv").exists()
 
 
+def test_a_run_is_recorded_under_todays_name_of_its_rows_folder(runs, tmp_path):
+    name, former = "attention pooling, α fixed", tmp_path / "old/scenes/attended-alpha-fixed/seed0/stage3"
+    leave(tmp_path / "old", name, 0, 1.5)
+    (tmp_path / "old/scenes/attention_pooling-alpha-fixed").rename(former.parents[1])
+    (former / "checkpoint.pt").write_bytes(b"weights")
+    manifest = json.loads((former / "manifest.json").read_text().replace("attention_pooling", "attended"))
+    write_json(former / "manifest.json", manifest | {"checkpoint_sha256": checksum(former / "checkpoint.pt")})
+    record.record(tmp_path / "old", "old", tmp_path / "results")
+    assert tables.read_rows(tmp_path / "results/old", "scenes", 3)[name].seeds == ["seed0"]
+    assert list(verify.broken_checkpoints(tmp_path / "results", tmp_path / "old", "old")) == []
+
+
 def test_differences_are_written_and_shown(runs, tmp_path):
     record.record(runs, "here", tmp_path)
     assert report.places(tmp_path) == [(tmp_path / "here", "scenes", 3)]
     record.compare(tmp_path)
-    deltas = record.summary(tmp_path / "here", "scenes", 3).set_index("row")["Δ mAP vs. baseline (95 % CI)"]
-    assert deltas["proposed"].startswith("+") and deltas["se"].startswith("-") and deltas["baseline"] == ""
+    rows = record.rows_table(tmp_path)
+    deltas = rows.set_index("row")["Δ mAP vs. baseline"]
+    assert deltas["proposed"] > 0 > deltas["se"] and np.isnan(deltas["baseline"])
+    (line,) = record.grids_table(rows, tmp_path).to_dict("records")
+    assert line["grid"] == "here" and line["rows"] == str(len(rows)) and line["proposed"].startswith("+")
+    assert line[REPAIR] == "not run"
+    equal = pd.Series({"Δ mAP vs. baseline": 0.0, "low": 0.0, "high": 0.0})
+    assert record.gained(equal) == "0 to the last digit"
     lines = report.claim_lines(report.compared(tmp_path / "here", "scenes", 3, "claims")).set_index("claim")
     assert lines.loc["SE and convolutions without attention hurt", "verdict"] == "supported"
     for name in ("differences", "claims"):

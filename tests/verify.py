@@ -18,13 +18,13 @@ from attnsem.analysis import tables
 from attnsem.analysis.results import readings_of
 from attnsem.files import ROOT, checksum, read_json, rooted
 from attnsem.runs import Run
-from results.record import page, places, recorded_stages, with_results
+from results.record import page, places, recorded_place, recorded_rows, recorded_stages, with_results
 
 ROUNDING = 0.02  # points of mAP that float16 may cost, by ties, in many images; in few a single tie costs more
 
 
 def broken(results: Path = ROOT / "results") -> Iterator[str]:
-    """A sentence for each broken link between what is recorded below `results`."""
+    """A sentence for each broken link between the files below `results`."""
     for path in sorted(results.rglob("manifest.json")):
         run = Run(path.parent)
         name = run.folder.relative_to(results).as_posix()
@@ -86,10 +86,11 @@ def broken_scores(run: Run) -> Iterator[str]:
 def broken_checkpoints(results: Path, runs: Path, name: str) -> Iterator[str]:
     """Of recorded runs `name` and the folder of runs that they were recorded from."""
     if not (results / name).is_dir():
-        yield f"nothing is recorded as {name}; the folder of runs must have the name of what is recorded of it"
+        yield f"nothing is recorded as {name}; the folder of runs must have the name of its folder in results"
+    folders = {recorded_place(path.parent.relative_to(runs)): path.parent for path in runs.rglob("manifest.json")}
     for path in sorted((results / name).rglob("manifest.json")):
         place = path.parent.relative_to(results / name)
-        run = Run(runs / place)
+        run = Run(folders.get(place, runs / place))
         if not run.checkpoint.exists():
             yield f"{name}/{place}: there is no checkpoint in {run.folder}"
         elif checksum(run.checkpoint) != read_json(path)["checkpoint_sha256"]:
@@ -119,7 +120,7 @@ def broken_data(results: Path, data: Path) -> Iterator[str]:
 
 def broken_tables() -> Iterator[str]:
     pages = {"README.md": with_results, "results/README.md": lambda text: page()}
-    pages["results/stages.csv"] = lambda text: recorded_stages()
+    pages |= {"results/rows.csv": lambda text: recorded_rows(), "results/stages.csv": lambda text: recorded_stages()}
     for name, write in pages.items():
         text = (ROOT / name).read_text()
         if text != write(text):

@@ -18,7 +18,7 @@ TEXT = {"similarity": "data/text/wordnet.csv", "semantic_loss": 1.0}
 TERMS = {  # what a term of a row's name stands for; any other is a variant. stage: where another than its table's
     BASELINE: {"variant": "densenet", "stage": 1},
     "trained longer": {"stage": 4},
-    POOLING: {"variant": "attended"},
+    POOLING: {"variant": "attention_pooling"},
     **{f"{gate} gate": {"gate": gate} for gate in GATES},
     **{f"α {reading}": {"alpha": reading} for reading in ALPHAS},
     "stage 2 as printed": {"attention_objective": "literal"},
@@ -47,7 +47,7 @@ NAMES = {
         *(of_gate("proposed", "literal", "stage 2 as printed", *term) for term in ((), ("α fixed",))),
     ],
     "controls": [
-        *(POOLING, *(name for name in CONTROLS if name not in ("attended", "no_se", "se_after", "grouped"))),
+        *(POOLING, *(name for name in CONTROLS if name not in ("attention_pooling", "no_se", "se_after", "grouped"))),
         "two_layer_fused, α fixed",
         *(of_gate(name, gate, "α fixed") for gate in ("literal", "confidence") for name in PATHS),
         *(f"{name}, confidence gate, α fixed" for name in ("att", "shuffled")),

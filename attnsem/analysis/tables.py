@@ -86,7 +86,7 @@ def resampled_ap(files: tuple[Path, ...], weights: tuple[float, ...]) -> np.ndar
 def read_rows(runs: str | Path, dataset: str, stage: int) -> dict[str, Row]:
     """Every row of rows.GROUPS after that stage, then the other systems, by name; without files where not run.
 
-    runs: a folder of runs, or of what is recorded of them under results/. StudyError where it has none.
+    runs: a folder of runs, or one of results/. StudyError where it has none.
     """
     rows, folder = {}, rooted(runs)
     for group, names in GROUPS.items():

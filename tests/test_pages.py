@@ -1,0 +1,276 @@
+"""What the pages say: commands that there are, numbers of the result files, and the field's words."""
+
+import json
+import re
+import shlex
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from attnsem.analysis import tables
+from attnsem.analysis.parameters import declared
+from attnsem.analysis.rows import ROWS
+from attnsem.files import ROOT, read_json
+from attnsem.paper import Settings
+from tests.test_project import tracked
+
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in tracked("*.md")}
+MAKEFILE, SNAKEFILE = (ROOT / "Makefile").read_text(), (ROOT / "Snakefile").read_text()
+NOTEBOOKS = {path.stem: json.loads(path.read_text())["cells"] for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
+
+
+def parameters_of(cells):
+    tagged = (cell for cell in cells if "parameters" in cell["metadata"].get("tags", []))
+    return {name for cell in tagged for name in declared("".join(cell["source"]))}
+
+
+PARAMETERS = {name: parameters_of(cells) for name, cells in NOTEBOOKS.items()}
+STARTS = ("make ", "papermill ", "python -m ", "snakemake ", ".venv/bin/", "srun ")
+
+
+def commands(text):
+    """Lines of its blocks, and code in its sentences, that begin like a command; without comments."""
+    blocks = re.findall(r"```\n(.*?)```", text, re.DOTALL)
+    lines = [line.partition("#")[0] for block in blocks for line in block.splitlines()]
+    lines += re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    return [line.strip() for line in lines if line.startswith(STARTS)]
+
+
+COMMANDS = sorted({(page, command) for page, text in PAGES.items() for command in commands(text)})
+
+
+def fault(command):
+    """What of a command there is not: its target, notebook, module, option, parameter or file; nothing if all is."""
+    words = [word.removeprefix(".venv/bin/") for word in shlex.split(command)]
+    if words[0] == "srun":
+        words = words[words.index("python") :]
+    faults = {"make": make_faults, "papermill": papermill_faults, "python": module_faults, "snakemake": grid_faults}
+    return [*faults.get(words[0], lambda words: [])(words), *missing_files(words)]
+
+
+def make_faults(words):
+    targets = [word for word in words[1:] if "=" not in word]
+    variables = [word.partition("=")[0] for word in words[1:] if "=" in word]
+    yield from (target for target in targets if not re.search(rf"^{target}:", MAKEFILE, re.MULTILINE))
+    yield from (name for name in variables if not re.search(rf"^{name} \?=", MAKEFILE, re.MULTILINE))
+
+
+def papermill_faults(words):
+    name = words[1].removesuffix(".ipynb")
+    if name not in NOTEBOOKS:
+        yield words[1]
+    yield from set(parameters_in(words)) - PARAMETERS.get(name, set())
+
+
+def parameters_in(words):
+    return [name for flag, name in pairwise(words) if flag in ("-p", "-r")]
+
+
+def module_faults(words):
+    place = words[2].replace(".", "/")
+    paths = [path for path in (f"{place}.py", f"{place}/__main__.py") if (ROOT / path).exists()]
+    source = (ROOT / paths[0]).read_text() if paths else ""
+    yield from () if paths else [words[2]]
+    sources = source + shared_options(source)
+    options = [word for word in words[3:] if word.startswith("--")]
+    yield from (word for word in options if not re.search(f'"({word}|{word[2:]})"', sources))
+    yield from set(parameters_in(words)) - set(Settings.model_fields) - {"runs", "data", "device", "wait"}
+
+
+def shared_options(source):
+    """Of the modules of its own folder that a module imports: benchmarks have theirs in one place."""
+    names = re.findall(r"^from benchmarks\.(\w+) import|^from benchmarks import (\w+)", source, re.MULTILINE)
+    return "".join((ROOT / f"benchmarks/{''.join(name)}.py").read_text() for name in names)
+
+
+def grid_faults(words):
+    keys = [word.partition("=")[0] for word in words if re.match(r"\w+=", word)]
+    yield from (key for key in keys if key not in SNAKEFILE and key != "gpu")
+
+
+def missing_files(words):
+    """Paths in the command that look like a file of the project."""
+    paths = [word.rpartition("=")[2] for word in words]
+    yield from (
+        path for path in paths if re.match(r"(grids|profiles|results|data|tests|figures)/", path)
+        and path.endswith((".yaml", ".csv", ".py", "slurm")) and not (ROOT / path).exists()
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS, ids=[command[:60] for _, command in COMMANDS])
+def test_a_command_on_a_page_names_what_there_is(page, command):
+    assert list(fault(command)) == [], page
+
+
+def test_a_command_that_there_is_not_is_noticed():
+    assert len(COMMANDS) > 20
+    for command, name in {
+        "make studdy": "studdy",
+        "make grid GIRD=grids/scenes.yaml": "GIRD",
+        "make grid GRID=grids/moon.yaml": "grids/moon.yaml",
+        "papermill 03_train_stage3.ipynb out.ipynb -p datset voc2007": "datset",
+        "papermill 13_fly.ipynb out.ipynb": "13_fly.ipynb",
+        "python -m benchmarks.nothing": "benchmarks.nothing",
+        "python -m results.record --nmae x": "--nmae",
+        "python -m attnsem.stages 1 --processes 4 -p datset voc2007": "datset",
+        "snakemake --config sedes='[0]'": "sedes",
+    }.items():
+        assert name in fault(command), command
+
+
+def test_a_parameter_on_a_page_is_one_of_a_notebook():
+    names = {name for text in PAGES.values() for name in re.findall(r"(?:^|[ `'])-p (\w+)", text)}
+    assert "dataset" in names and names <= set().union(*PARAMETERS.values())
+
+
+DELTA = r"([+−-]\d+\.\d\d) \(([+−-]\d+\.\d\d) to ([+−-]\d+\.\d\d)\)"
+
+
+def numbers(*texts):
+    return tuple(float(text.replace("−", "-")) + 0 for text in texts)
+
+
+def recorded_differences():
+    """(Δ, low, high) of every line of the result files, to two decimals as a page has them."""
+    for path in sorted((ROOT / "results").glob("*/*/*.csv")):
+        table = pd.read_csv(path)
+        table = table.rename(columns={"Δ": "Δ mAP"})
+        if {"Δ mAP", "low", "high"} <= {*table}:
+            for row in table[["Δ mAP", "low", "high"]].itertuples(index=False):
+                yield numbers(*(f"{value:.2f}" for value in row))
+
+
+def test_a_difference_on_a_page_is_one_of_the_result_files():
+    recorded = set(recorded_differences())
+    for page in ("CHOICES.md", "README.md", "results/README.md", "results/findings.md"):
+        stated = {numbers(*texts) for texts in re.findall(DELTA, PAGES[page])}
+        assert stated <= recorded, f"{page}: {stated - recorded}"
+    assert len(re.findall(DELTA, PAGES["CHOICES.md"])) > 20
+
+
+def test_what_findings_says_of_maps_pairs_and_company_is_in_the_result_files():
+    text, place = PAGES["results/findings.md"], ROOT / "results/voc2007-xception224/voc2007"
+    maps = pd.read_csv(place / "localisation_proposed-confidence-alpha-fixed_stage3.csv").drop(columns="maps")
+    halves = [maps.iloc[:, half : half + 3].to_numpy() for half in (0, 3)]
+    recorded = {tuple(f"{value:.1f}" for value in row) for half in halves for row in half}
+    stated = set(re.findall(r"(\d+\.\d) \((\d+\.\d) to (\d+\.\d)\)", text))
+    assert len(stated) == 6 and stated <= recorded
+    said = {"scenes/scenes": "{:.2f}, p < 0.001", "voc2007-xception224/voc2007": "−{:.2f}, p = {:.2f}"}
+    for folder, words in said.items():
+        table = pd.read_csv(ROOT / f"results/{folder}/agreement_stage3.csv").set_index("row")
+        correlation, p = table.loc["proposed, confidence gate, α fixed", ["rank correlation", "p"]]
+        assert words.format(abs(correlation), p) in text and (p < 0.001) == ("<" in words)
+    name = "company_proposed-confidence-alpha-fixed_vs_attention_pooling_stage3.csv"
+    gains = pd.read_csv(place / name).pivot(index="label", columns="with", values="Δ AP").dropna()
+    assert f"for {(gains[True] > gains[False]).sum()} of {len(gains)} labels" in text
+
+
+def test_what_tests_says_of_kills_fuzzing_and_coverage_is_in_their_files():
+    text, place = PAGES["tests/README.md"], ROOT / "benchmarks/robustness"
+    kills, parsers = read_json(place / "kills.json"), read_json(place / "fuzz.json")["parsers"].values()
+    assert f"last {kills['kills']} kills, over {kills['studies']} studies, cost nothing" in text and not kills["wrong"]
+    runs = [parser["runs"] for parser in parsers]
+    assert f"{round(min(runs), -3):,} to {round(max(runs), -4):,} files, three million in all" in text
+    assert round(sum(runs), -6) == 3e6 and not any(parser["crash"] for parser in parsers)
+    total = re.search(r"TOTAL .* (\d+\.\d)%", (place / "coverage.txt").read_text())[1]
+    assert f"{total} % of `attnsem`'s lines and branches" in text
+
+
+def test_a_row_that_choices_calls_not_run_has_no_result():
+    run = set(pd.read_csv(ROOT / "results/rows.csv").query("grid != 'scenes'")["row"])
+    named = [re.findall(r"`([^`]+)`", text) for text in re.findall(r"Not run[^:.]*: ([^|]*)", PAGES["CHOICES.md"])]
+    names = {name for group in named for name in group if name in ROWS}
+    assert len(names) > 5 and not names & run
+
+
+def histories(grid, folder):
+    paths = sorted((ROOT / "results" / grid).glob(f"{folder}/seed*/stage3/history.csv"))
+    return [pd.read_csv(path)["alpha"] for path in paths]
+
+
+def test_alpha_ends_where_choices_says():
+    text = PAGES["CHOICES.md"]
+    for grid in ("voc2007-densenet448", "voc2007-xception224", "voc2007-xception448"):
+        assert all(alpha.eq(1).all() for alpha in histories(grid, "voc2007/proposed"))
+    for grid, folder in {
+        "mirflickr-xception224": "mirflickr24/proposed",
+        "voc2007-xception224": "voc2007/proposed-confidence-baseline_folds5",
+    }.items():
+        ends = [alpha.iloc[-1] for alpha in histories(grid, folder)]
+        assert len(ends) == 3 and f"α ends at {min(ends):.2f} to {max(ends):.2f}" in text
+    assert all(alpha.iloc[-1] < 1 for alpha in histories("voc2007-xception224", "voc2007/proposed*-semantic_loss1"))
+
+
+def test_readings_of_ap_and_of_difficult_are_those_of_choices():
+    of = {
+        name: read_json(ROOT / f"results/xception224-val/difficult-{name}/voc2007/densenet/seed0/stage1/metrics.json")
+        for name in ("ignore", "negative", "positive")
+    }
+    trained = {name: metrics["readings"]["none ignore"]["mAP"] for name, metrics in of.items()}
+    nine = [reading["mAP"] for reading in of["ignore"]["readings"].values()]
+    text = PAGES["CHOICES.md"]
+    assert f"{trained['ignore']:.1f} ignored, {trained['negative']:.1f} negative, {trained['positive']:.1f} pos" in text
+    assert f"{min(nine):.1f} to {max(nine):.1f} mAP over the nine readings" in text
+    assert f": {max(nine) - min(nine):.1f} points" in text
+
+
+def test_the_bias_of_choosing_the_epoch_on_test_is_that_of_choices():
+    bias = tables.selection("results/voc2007-xception224", "voc2007", 3)["optimistic bias"]
+    assert f"is {bias.mean():.2f} points on average over {len(bias)} rows and {bias.max():.2f}" in PAGES["CHOICES.md"]
+
+
+def test_the_gate_that_hardly_moves_is_that_of_choices():
+    table = pd.read_csv(ROOT / "results/voc2007-xception224/voc2007/squeeze_stage3.csv", index_col=0)
+    sd = table.loc["proposed, confidence gate, α fixed", "gate: sd over images"]
+    for page in ("CHOICES.md", "results/findings.md"):
+        assert f"standard deviation {sd:.4f}" in PAGES[page]
+
+
+def test_the_scores_of_eight_bits_are_those_that_choices_names():
+    eight = set()
+    for path in (ROOT / "results").rglob("scores.npz"):
+        bits = np.load(path)["scores"].astype(np.float32).view(np.uint32)
+        if not (bits & 0xFFFF).any():  # all are values of bfloat16
+            eight.add(path.relative_to(ROOT / "results").parts[0])
+    assert eight == {"xception224-val"}
+
+
+def test_no_recorded_test_split_lacks_a_label():
+    for path in (ROOT / "results").rglob("metrics.json"):
+        assert not any(reading["labels_without_positives"] for reading in read_json(path)["readings"].values()), path
+
+
+OTHERS_WORDS = (
+    r"less densenet", r"points, less", r"α held", r"held alpha", r"alpha.held", r"mass less", r"less area",
+    r"flattery", r"for that reason and no better", r"has been told", r"hangs on",
+    r"what holds 95", r"any second opinion",
+)  # fmt: skip
+NOT_SAID = {  # where
+    "*.md": (*OTHERS_WORDS, r"\battended\b", r"what is recorded", r"(?<!literal and )(?<!\*\*)\brepaired\b"),
+    "figures/*.svg": (*OTHERS_WORDS, r"\battended\b", r"\brepaired\b"),
+    "notebooks/*.ipynb": (*OTHERS_WORDS, r"\brepaired\b"),
+    "attnsem/*.py": (*OTHERS_WORDS, r"what is recorded"),
+    "results/*.py": (*OTHERS_WORDS, r"what is recorded"),
+}
+VARIANT = re.compile(r"""variant["']?[:=,)\] ]+["']?attended|attended-|["']attended, """)
+
+
+def words_of(path):
+    """A file's text; of a figure the words that it shows, which matplotlib draws as shapes and keeps in comments."""
+    text = path.read_text()
+    return "\n".join(re.findall(r"<!--(.*?)-->", text)) if path.suffix == ".svg" else text
+
+
+@pytest.mark.parametrize("files", NOT_SAID)
+def test_the_words_are_the_fields(files):
+    """Those that style.md has on its right. README's heading has "repaired", and its other line defines it."""
+    pattern = re.compile("|".join(NOT_SAID[files]), re.IGNORECASE)
+    paths = tracked(files)
+    assert paths
+    for path in paths:
+        text = words_of(path)
+        match = pattern.search(text)
+        assert not match, f"{path.relative_to(ROOT)} says {match[0]!r}"
+        assert not VARIANT.search(text) or path.name in ("paper.py", "rows.py"), path
