@@ -59,9 +59,9 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 @cache
 def letters() -> dict[str, set[str]]:
     """Which letters each font has, of those of FONTS that this machine has, after matplotlib's own."""
-    paths = {font.name: font.fname for font in font_manager.fontManager.ttflist}
-    fonts = ["DejaVu Sans", *(name for name in FONTS if name in paths)]
-    return {name: {*map(chr, font_manager.get_font(paths[name]).get_charmap())} for name in fonts}
+    names = {font.name for font in font_manager.fontManager.ttflist}
+    paths = {name: font_manager.findfont(name) for name in ("DejaVu Sans", *FONTS) if name in names}  # upright, regular
+    return {name: {*map(chr, font_manager.get_font(path).get_charmap())} for name, path in paths.items()}
 
 
 @cache
