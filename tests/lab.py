@@ -19,8 +19,8 @@ from tests.browser import Browser, wait
 NOTEBOOKS = ("notebooks/09_attention_channels.ipynb", "notebooks/05_table1_voc2007.ipynb")
 CONTROLS = r"""window.explorer = {
   picture: () => document.querySelector('img.widget-image'),
-  control: name => [...explorer.picture().closest('.widget-vbox').querySelectorAll('.widget-inline-hbox')].find(
-    control => control.querySelector('.widget-label')?.textContent === name),
+  control: name => [...explorer.picture().closest('.widget-vbox').querySelectorAll('.widget-label')].find(
+    label => label.textContent === name).parentElement,
   chosen: name => explorer.control(name).querySelector('select')?.selectedOptions[0].textContent
     ?? explorer.control(name).querySelector('.mod-active')?.textContent,
   listed: name => [...explorer.control(name).querySelectorAll('option')].map(option => option.textContent),
@@ -128,11 +128,14 @@ class Explorer:
 
     def open(self) -> None:
         """As a reader comes to it: its title at the upper edge of the window."""
-        self.browser.run("panel.content.scrollToItem(panel.content.widgets.length - 3, 'start').then(() => true)")
         picture = "document.querySelector('img.widget-image')?.naturalWidth"
+        scroll = "panel.content.scrollToItem(panel.content.widgets.length - 3, 'start').then(() => true)"
+        self.browser.run(scroll)
         wait(lambda: self.browser.run(f"Boolean({picture})"), "the explorer's picture")
         self.browser.run(CONTROLS)
-        time.sleep(2)  # until nothing moves
+        time.sleep(1)  # until nothing moves
+        self.browser.run(scroll)
+        time.sleep(1)
         self.look("opened")
 
     def look(self, name: str) -> None:

@@ -76,5 +76,5 @@ def test_rows_that_were_not_run_are_one_line_with_one_command(tmp_path):
     values = {name: json.loads(value) for name, _, value in (value.partition("=") for value in values)}
     assert values.pop("runs") == str(tmp_path / "my runs") and values.pop("last") == 4
     assert values == {"datasets": ["scenes"], "rows": ["proposed", "proposed, α fixed"], "seeds": [3]}
-    with pytest.raises(StudyError, match="no row 'proposd'.*did you mean 'proposed'"):
+    with pytest.raises(StudyError, match=r"no row 'proposd'.*did you mean 'proposed'"):
         rows.runs_of_rows(["proposd"], 4, dataset="scenes", seed=0, runs=tmp_path)

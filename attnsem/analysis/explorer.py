@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from attnsem import StudyError
 
-WIDEST = "720px"  # of the picture: it and its controls stand in one window of a laptop
+WIDEST = "640px"  # of the picture: it and its controls stand in one window of a laptop
 
 
 def explorer(
@@ -39,7 +39,9 @@ def explorer(
     def show(_: object = None) -> None:
         buffer = io.BytesIO()
         try:
-            draw(chosen.value, label.value, by_stage.value, by_gate.value).savefig(buffer, format="png")
+            draw(chosen.value, label.value, by_stage.value, by_gate.value).savefig(
+                buffer, format="png", bbox_inches="tight"
+            )
         except StudyError as error:
             note.value = str(error)
         picture.value = buffer.getvalue()
