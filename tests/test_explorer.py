@@ -69,6 +69,12 @@ def test_a_search_finds_ids_and_labels_among_all_images(opened, text, ids):
     assert controls["note"].value == f"{len(ids)} of 4 test images"
 
 
+def test_a_search_for_a_label_goes_to_it(opened):
+    drawn, controls, _ = opened
+    controls["search"].value = "person"
+    assert drawn[1:] == [("000005", "person", "stage 3", "literal")]
+
+
 def test_a_search_in_vain_leaves_the_image_and_says_so(opened):
     drawn, controls, _ = opened
     controls["search"].value = "zebra"

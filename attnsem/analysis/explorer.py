@@ -24,7 +24,8 @@ def explorer(
 ) -> widgets.VBox:
     """Controls, and below them the figure draw(image, label, stage, gate), first of a label that the image shows.
 
-    images: the labels that each shows, by id. A search lists those whose id or labels have all its words.
+    images: the labels that each shows, by id. A search lists those whose id or labels have all its words,
+    and goes to a label that it names.
     """
     search = widgets.Text(description="search", placeholder="id or labels, then Enter", continuous_update=False)
     chosen = widgets.Dropdown(description="image", options=listed(images), value=image)
@@ -46,8 +47,9 @@ def explorer(
             note.value = str(error)
         picture.value = buffer.getvalue()
 
-    def choose(_: object = None) -> None:
-        before, true = label.value, images[chosen.value]
+    def choose(_: object = None, text: str = "") -> None:
+        true = images[chosen.value]
+        before = next((name for name in labels if name in true and name.casefold() in text), label.value)
         others = [(name, name) for name in labels if name not in true]
         label.unobserve(show, "value")
         label.options = [(f"{name} (in the image)", name) for name in true] + others
@@ -62,7 +64,7 @@ def explorer(
             chosen.unobserve(choose, "value")
             chosen.options, chosen.value = listed(found), next(iter(found))
             chosen.observe(choose, "value")
-            choose()
+            choose(text=change["new"].casefold())
 
     search.observe(find, "value")
     for control in (by_stage, by_gate):
