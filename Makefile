@@ -43,9 +43,11 @@ test: .venv/ready
 	$(BIN)/pytest
 
 # JupyterLab on the whole project, so that executed notebooks below runs can be opened: make lab ARGS=--no-browser
+# Its own settings keep outputs out of git: profiles/jupyterlab.
 lab: .venv/ready
 	@if [ "$$(id -u)" = 0 ]; then echo "You are root: JupyterLab runs as root too."; fi
-	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks $$([ "$$(id -u)" = 0 ] && echo --allow-root) $(ARGS)
+	@JUPYTER_CONFIG_PATH="$(CURDIR)/profiles/jupyterlab$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH}" \
+	  $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks $$([ "$$(id -u)" = 0 ] && echo --allow-root) $(ARGS)
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """Lightning Fabric as the study uses it: device, precision, and several processes that end where one would."""
 
 import ctypes
+import logging
 import os
 import platform
 import shutil
@@ -38,6 +39,7 @@ def launched(device: str, *, precision: str, processes: int = 1, nodes: int = 1)
         raise StudyError(f"there is no {device} device here; give -p device auto, or cpu")
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # manifests say the precision, notebooks need not
     strategy = "auto"
     if processes * nodes > 1:  # ŷ need not depend on S, and the others wait while the first caches features
         strategy = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False, timeout=timedelta(days=2))

@@ -1,5 +1,6 @@
 """Reading ahead, the largest batch, precision by rule, and compilers that are not there."""
 
+import logging
 import threading
 import time
 
@@ -75,3 +76,14 @@ def test_compiling_without_a_compiler(monkeypatch):
 def test_a_device_that_does_not_exist():
     with pytest.raises(StudyError, match="device must be one of auto, cpu, cuda, mps, not 'gpu'"):
         engine.launched("gpu", precision="32-true")
+
+
+def test_fabric_says_nothing_of_its_precision():
+    """Notebooks would show it in a red box."""
+    records, handler = [], logging.Handler()
+    handler.emit = records.append
+    logger = logging.getLogger("lightning_fabric.utilities.rank_zero")
+    logger.addHandler(handler)
+    engine.launched("cpu", precision="bf16-mixed")
+    logger.removeHandler(handler)
+    assert records == []

@@ -162,6 +162,14 @@ def test_label_columns_stand_side_by_side():
     assert columns == [(-0.2, 90), (0.8, 60), (0.2, 80), (1.2, 75)]
 
 
+def test_a_share_has_no_negative_colours():
+    tables = {"P": pd.DataFrame([[np.nan, 0.2], [0.8, np.nan]]), "lift": pd.DataFrame([[np.nan, 0.5], [2, np.nan]])}
+    shares, lift = (ax.images[0] for ax in drawn(matrices(tables, "", rows="", columns="", shares=["P"])).axes[:2])
+    assert shares.get_clim() == (0, 0.8) and lift.get_clim() == (-2, 2)
+    lightness = [np.dot(shares.cmap(value)[:3], [0.3, 0.6, 0.1]) for value in np.linspace(0, 1, 9)]
+    assert lightness == sorted(lightness, reverse=True) and shares.get_cmap().name != lift.get_cmap().name
+
+
 def test_labels_and_file_names_are_text_and_nothing_else():
     name = r"$\frac{<b>&$"
     table = pd.DataFrame({name: [90.0], "mAP": [90.0]}, [name])

@@ -1,6 +1,8 @@
 """The names of rows as people type them: what a former name is called now."""
 
 import ast
+import json
+import shlex
 
 import pytest
 
@@ -63,3 +65,16 @@ def test_a_rows_settings_are_the_terms_of_its_name():
         "channels_per_label": 2,
     }
     assert rows.ROWS["baseline, trained longer"] == {"variant": "densenet", "stage": 4}
+
+
+def test_rows_that_were_not_run_are_one_line_with_one_command(tmp_path):
+    names = ["proposed", "proposed, α fixed", "proposed"]
+    complete, line = rows.runs_of_rows(names, 4, dataset="scenes", seed=3, runs=tmp_path / "my runs")
+    assert complete == {} and "\n" not in line and line.startswith("2 of 2 rows have not been run; ")
+    snakemake, config, *values = shlex.split(line.partition(": ")[2])
+    assert (snakemake, config) == ("snakemake", "--config")
+    values = {name: json.loads(value) for name, _, value in (value.partition("=") for value in values)}
+    assert values.pop("runs") == str(tmp_path / "my runs") and values.pop("last") == 4
+    assert values == {"datasets": ["scenes"], "rows": ["proposed", "proposed, α fixed"], "seeds": [3]}
+    with pytest.raises(StudyError, match=r"no row 'proposd'.*did you mean 'proposed'"):
+        rows.runs_of_rows(["proposd"], 4, dataset="scenes", seed=0, runs=tmp_path)

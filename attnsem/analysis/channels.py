@@ -104,6 +104,9 @@ class Channels:
         boxes = boxes[boxes["image"].isin(rows) & boxes["label"].isin(columns) & (boxes["difficult"] == 0)]
         return boxes.assign(row=rows.get_indexer(boxes["image"]), column=columns.get_indexer(boxes["label"]))
 
+    def true_labels(self, row: int) -> tuple[str, ...]:
+        return tuple(label for label, target in zip(self.labels, self.targets[row], strict=True) if target == 1)
+
     def map_of(self, image_id: str, label: str, gate: str = "literal") -> np.ndarray:
         """(h, w): a label's channel as a gate reads it; that of `literal` is A itself."""
         row = self.ids.index(image_id)
@@ -114,7 +117,7 @@ class Channels:
     ) -> AttendedImage:
         """An image with channels, scores and boxes of its true labels, or of some others. logits: (C,) of the image."""
         row = self.ids.index(image_id)
-        true = tuple(label for label, target in zip(self.labels, self.targets[row], strict=True) if target == 1)
+        true = self.true_labels(row)
         labels = tuple(labels) or true
         columns = [self.labels.index(label) for label in labels]
         boxes = self.prepared.boxes_of(image_id)[["label", "xmin", "ymin", "xmax", "ymax"]]

@@ -59,9 +59,9 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 @cache
 def letters() -> dict[str, set[str]]:
     """Which letters each font has, of those of FONTS that this machine has, after matplotlib's own."""
-    paths = {font.name: font.fname for font in font_manager.fontManager.ttflist}
-    fonts = ["DejaVu Sans", *(name for name in FONTS if name in paths)]
-    return {name: {*map(chr, font_manager.get_font(paths[name]).get_charmap())} for name in fonts}
+    names = {font.name for font in font_manager.fontManager.ttflist}
+    paths = {name: font_manager.findfont(name) for name in ("DejaVu Sans", *FONTS) if name in names}  # upright, regular
+    return {name: {*map(chr, font_manager.get_font(path).get_charmap())} for name, path in paths.items()}
 
 
 @cache
@@ -241,16 +241,20 @@ def _titled(figure: Figure, title: str, legend_columns: int = 2) -> Figure:
 
 
 @styled
-def matrices(tables: dict[str, pd.DataFrame], title: str, *, rows: str, columns: str) -> Figure:
+def matrices(
+    tables: dict[str, pd.DataFrame], title: str, *, rows: str, columns: str, shares: Sequence[str] = ()
+) -> Figure:
     """Label × label heat maps in one order, side by side, each on a scale of its own around 0; nan is grey.
 
-    tables: (C, C), by what they show; rows, columns: what the labels of each stand for.
+    tables: (C, C), by what they show; rows, columns: what the labels of each stand for; shares: those of the tables
+    that cannot be negative, whose scale begins at 0.
     """
     figure, axes = subplots(1, len(tables), 1.3 + WIDTH / len(tables), title)
     for ax, (name, table) in zip(axes[0], tables.items(), strict=True):
         most = np.nanmax(np.abs(table.to_numpy()), initial=1e-9)
         ax.set_facecolor("lightgrey")
-        image = ax.imshow(table, cmap="RdBu_r", vmin=-most, vmax=most)
+        colours = {"cmap": "Blues", "vmin": 0} if name in shares else {"cmap": "RdBu_r", "vmin": -most}
+        image = ax.imshow(table, vmax=most, **colours)
         places = range(0, len(table), -(-len(table) // NAMES_SHOWN))
         names = table.index[places] if ax is axes[0, 0] else [""] * len(places)
         ax.set_xticks(places, table.columns[places], rotation=90, fontsize=FONT - 2)

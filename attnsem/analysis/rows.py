@@ -1,6 +1,9 @@
 """The named rows of the tables: which settings each stands for, and its runs."""
 
+import json
 import re
+import shlex
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -121,3 +124,24 @@ def run_of_row(name: str, stage: int, *, dataset: str, seed: int = 0, runs: str 
     if name in FORMER or not run.complete:
         raise StudyError(f"there is no row {name!r}, and no complete run in {run.folder}{near(name)}")
     return run
+
+
+def runs_of_rows(names: Iterable[str], stage: int, **where: object) -> tuple[dict[str, Run], str]:
+    """The complete runs of rows by name, and a line on the others: how many, and the command that runs them.
+
+    where: dataset, seed and runs, as for run_of_row. StudyError on what is neither a row nor a run's folder.
+    """
+    complete, missing = {}, []
+    for name in dict.fromkeys(names):
+        try:
+            complete[name] = run_of_row(name, stage, **where)
+        except StudyError:
+            if name not in ROWS:
+                raise
+            missing.append(name)
+    lists = {"datasets": [where["dataset"]], "rows": missing, "seeds": [where["seed"]]}
+    values = {name: json.dumps(value, ensure_ascii=False) for name, value in lists.items()}
+    values |= {"last": stage, "runs": json.dumps(str(where["runs"]), ensure_ascii=False)}
+    config = " ".join(shlex.quote(f"{name}={value}") for name, value in values.items())
+    line = f"{len(missing)} of {len(missing) + len(complete)} rows have not been run; in the project's folder: "
+    return complete, f"{line}snakemake --config {config}" if missing else ""
