@@ -71,7 +71,7 @@ def test_rows_that_were_not_run_are_one_line_with_one_command(tmp_path):
     names = ["proposed", "proposed, α fixed", "proposed"]
     complete, line = rows.runs_of_rows(names, 4, dataset="scenes", seed=3, runs=tmp_path / "my runs")
     assert complete == {} and "\n" not in line and line.startswith("2 of 2 rows have not been run; ")
-    snakemake, config, *values = shlex.split(line.partition(": ")[2])
+    snakemake, config, *values = shlex.split(line.partition(": ")[2].strip("`"))
     assert (snakemake, config) == ("snakemake", "--config")
     values = {name: json.loads(value) for name, _, value in (value.partition("=") for value in values)}
     assert values.pop("runs") == str(tmp_path / "my runs") and values.pop("last") == 4

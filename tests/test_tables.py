@@ -77,12 +77,15 @@ def test_a_difference_is_over_the_seeds_that_both_have(rows):
 
 def test_rows_that_have_not_been_run_are_one_line_with_one_command(rows, runs):
     assert "proposed, logits gate" not in tables.mean_and_spread(rows.values()).index.get_level_values("row")
-    line = report.not_run(rows, runs, "scenes")
+    line = report.not_run(rows, runs, "scenes", 3)
     own = [row for row in rows.values() if row.group != "other systems"]
     missing = sum(not row.files for row in own)
     assert missing < sum(not row.files for row in rows.values())
-    assert line.startswith(f"{missing} of {len(own)} rows have not been run; `snakemake --config datasets=")
-    assert "make grid GRID=grids/scenes.yaml" in report.not_run(rows, "results/scenes", "scenes")
+    assert line.startswith(
+        f"{missing} of {len(own)} rows have not been run; in the project's folder: `snakemake --config "
+    )
+    assert '["scenes"]' in line and "last=3" in line and str(runs) in line and "cnn_svm" not in line.lower()
+    assert "make grid GRID=grids/scenes.yaml" in report.not_run(rows, "results/scenes", "scenes", 3)
 
 
 def test_sentences_say_what_the_intervals_say():
@@ -102,10 +105,18 @@ def test_claims_are_listed_by_verdict_and_shown_where_they_can_be_tested(rows):
 
 
 def test_a_table_has_its_caption_and_nothing_where_there_is_no_number():
-    table = pd.DataFrame({"mAP": [71.400002, np.nan], "seeds": [3, 1], "<b>": ["a", "$"]}, ["one", "<two>"])
+    table = pd.DataFrame(
+        {"mAP": [71.400002, np.nan, -0.001], "seeds": [3, 1, 2], "<b>": ["a", "$", ""]}, ["one", "<two>", "x"]
+    )
     shown = report.Captioned(table, "what & where")
     for text in (repr(shown), shown._repr_html_()):
-        assert "71.40" in text and "71.4000" not in text and "nan" not in text.lower() and "Styler at" not in text
+        assert (
+            "71.40" in text
+            and "71.4000" not in text
+            and "-0.0" not in text
+            and "nan" not in text.lower()
+            and "Styler at" not in text
+        )
     assert "<two>" not in shown._repr_html_() and "what & where" in repr(shown)
 
 

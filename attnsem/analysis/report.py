@@ -8,7 +8,7 @@ import pandas as pd
 
 from attnsem import StudyError
 from attnsem.analysis import claims, statistics, systems, tables
-from attnsem.analysis.rows import BASELINE, LONGER, POOLING, REPAIR
+from attnsem.analysis.rows import BASELINE, LONGER, POOLING, REPAIR, not_run_line
 from attnsem.files import ROOT, read_json, rooted
 from attnsem.runs import Run
 
@@ -60,7 +60,7 @@ class Captioned:
 
     def cell(self, value: object) -> str:
         if isinstance(value, float):
-            return "" if pd.isna(value) else f"{value:.{self.digits}f}"
+            return "" if pd.isna(value) else f"{value:z.{self.digits}f}"
         return str(value)
 
 
@@ -188,15 +188,13 @@ def moved(row: pd.Series) -> str:
     return f"{verb} {row['Δ mAP']:+.2f} points (95 % CI {row['low']:+.2f} to {row['high']:+.2f})"
 
 
-def not_run(rows: dict[str, tables.Row], runs: str | Path, dataset: str) -> str:
+def not_run(rows: dict[str, tables.Row], runs: str | Path, dataset: str, stage: int) -> str:
     """How many rows have not been run, and the one command that runs them; other systems are not counted."""
     own = [row for row in rows.values() if row.group != systems.GROUP]
-    missing, folder = [row for row in own if not row.files], rooted(runs)
-    if not missing:
-        return ""
-    grid = ROOT / "grids" / f"{folder.name}.yaml"
-    command = f"make grid GRID=grids/{grid.name}" if grid.exists() else f"snakemake --config datasets='[{dataset}]'"
-    return f"{len(missing)} of {len(own)} rows have not been run; `{command}` runs them."
+    missing, grid = [row.name for row in own if not row.files], ROOT / "grids" / f"{rooted(runs).name}.yaml"
+    if missing and grid.exists():
+        return f"{len(missing)} of {len(own)} rows have not been run; `make grid GRID=grids/{grid.name}` runs them."
+    return not_run_line(missing, len(own), dataset, stage, [int(seed) for seed in tables.seeds(rows)], runs)
 
 
 def channels_and_dependencies(folder: Path, dataset: str, stage: int) -> dict[str, pd.DataFrame]:

@@ -139,9 +139,15 @@ def runs_of_rows(names: Iterable[str], stage: int, **where: object) -> tuple[dic
             if name not in ROWS:
                 raise
             missing.append(name)
-    lists = {"datasets": [where["dataset"]], "rows": missing, "seeds": [where["seed"]]}
+    total = len(missing) + len(complete)
+    return complete, not_run_line(missing, total, where["dataset"], stage, [where["seed"]], where["runs"])
+
+
+def not_run_line(names: list[str], total: int, dataset: str, stage: int, seeds: list[int], runs: str | Path) -> str:
+    """A line on the rows of `total` that have not been run, with the command that runs them; none where all have."""
+    lists = {"datasets": [dataset], "rows": names, "seeds": seeds}
     values = {name: json.dumps(value, ensure_ascii=False) for name, value in lists.items()}
-    values |= {"last": stage, "runs": json.dumps(str(where["runs"]), ensure_ascii=False)}
+    values |= {"last": stage, "runs": json.dumps(str(runs), ensure_ascii=False)}
     config = " ".join(shlex.quote(f"{name}={value}") for name, value in values.items())
-    line = f"{len(missing)} of {len(missing) + len(complete)} rows have not been run; in the project's folder: "
-    return complete, f"{line}snakemake --config {config}" if missing else ""
+    command = f"in the project's folder: `snakemake --config {config}`"
+    return f"{len(names)} of {total} rows have not been run; {command}" if names else ""
