@@ -426,7 +426,7 @@ def test_own_table_may_not_share_folders_with_the_study(tmp_path):
 
 
 def test_unknown_names(tmp_path):
-    refused("'voc2012'", *NAMES, ".csv", "did you mean voc2007?", name="voc2012", data=tmp_path)
+    refused("'voc2008'", *NAMES, ".csv", "did you mean voc2007?", name="voc2008", data=tmp_path)
     refused("'imagenet'", "there are scenes", name="imagenet", data=tmp_path)
     refused("none.csv cannot be read", name=str(tmp_path / "none.csv"), data=tmp_path)
 
