@@ -100,6 +100,8 @@ def recorded_run(data: bytes) -> None:
 
 XML = b"""<annotation><size><width>500</width><height>375</height></size><object><name>cat</name>
 <difficult>0</difficult><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax></bndbox></object></annotation>"""
+EXCEL = b"\xef\xbb\xbfimage;split;cat\r\na.png;train;TRUE\r\nb.png;test;0,0\r\n"
+NAMED = b"image,split,labels\na.png,train,cat|black dog\nb.png,test,cat\n"
 CATEGORIES = ",".join(f'{{"id": {number}, "name": "{label}"}}' for number, label in enumerate(coco.LABELS, 1))
 COCO = f"""{{"images": [{{"id": 7, "file_name": "COCO_val2014_000000000007.jpg", "width": 50, "height": 40}}],
 "annotations": [{{"image_id": 7, "category_id": 17, "bbox": [1, 2.5, 3, 4], "iscrowd": 0}}],
@@ -111,7 +113,7 @@ PARSERS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {  # with file
     "coco_instances": (coco_instances, [COCO]),
     "nuswide_list": (nuswide_list, [b"actor\\0001_2124494179.jpg\r\n\r\nzebra\\0002_98.jpg\r\n"]),
     "nuswide_marks": (nuswide_marks, [b"0\n1\r\n1\n"]),
-    "own_table": (own_table, [b"image,split,cat\na.png,train,1\nb.png,test,0\n"]),
+    "own_table": (own_table, [b"image,split,cat\na.png,train,1\nb.png,test,0\n", EXCEL, NAMED]),
     "published_table": (published_table, [(ROOT / "data/published/tables.csv").read_bytes()[:200]]),
     "similarities": (similarities, [b"2 2\ncat 1 0\ndog 0.5 1\n"]),
     "similarity_table": (similarity_table, [b"label,cat,dog\ncat,1,0.5\ndog,0.5,1\n"]),
