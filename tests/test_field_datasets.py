@@ -15,42 +15,10 @@ from attnsem.datasets.archives import Archive
 from attnsem.datasets.dataset import BOX_COLUMNS, with_val_drawn
 from attnsem.datasets.prepared import Prepared, prepare
 from attnsem.files import ROOT
+from tests.coco_like import IDS, instances
 from tests.test_datasets import annotation, pixels, refused, targets_of
 
-# Category ids of COCO's 80 labels: those from 1 to 90 but the ten that its instances never had.
-IDS = [number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
 DOG, CAT, TOOTHBRUSH = 18, 17, 90
-
-
-def instances(images, objects):
-    """The text of instances_<split><year>.json. images: {file name: id}, of 100 x 200; objects: (image id, category
-    id, [x, y, width, height], iscrowd)."""
-    return {
-        "info": {"description": "COCO"},
-        "licenses": [{"url": "http://creativecommons.org", "id": 1, "name": "licence"}],
-        "images": [
-            {"license": 1, "file_name": name, "coco_url": "", "height": 200, "width": 100, "id": number}
-            for name, number in images.items()
-        ],
-        "annotations": [
-            {
-                "segmentation": {"counts": [3, 4], "size": [200, 100]} if crowd else [[1.5, 2.5, 3.5, 2.5, 3.5, 4.5]],
-                "area": 9.5,
-                "iscrowd": crowd,
-                "image_id": image,
-                "bbox": box,
-                "category_id": category,
-                "id": 900 + number,
-            }
-            for number, (image, category, box, crowd) in enumerate(objects)
-        ],
-        "categories": [
-            {"supercategory": "thing", "id": number, "name": label}
-            for number, label in zip(IDS, coco.LABELS, strict=True)
-        ],
-    }
-
-
 BOX = [10, 50, 50, 100]
 TRAIN = {f"COCO_train2014_{number:012}.jpg": number for number in (9, 25, 30, 36, 49, 61)}
 VAL = {f"COCO_val2014_{number:012}.jpg": number for number in (42, 73)}
