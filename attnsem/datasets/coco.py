@@ -41,9 +41,10 @@ def load(name: str, *, source: Path | None, data: Path) -> Dataset:
     """COCO from `source`, else from data/<name>, else downloaded. name: coco2014 or coco2017.
 
     The labels of its test images are not public. As the field does, trainval is train<year> and test is val<year>;
-    val is a fifth of trainval, drawn by dataset.with_val_drawn. Images without any object are left out, as ML-GCN and
-    ASL do: 82,081 and 40,137 remain of 2014. A label whose objects in an image are all crowds (iscrowd) is difficult,
-    -1, and its boxes too; those papers count it as present. StudyError on missing files, and on other labels."""
+    val is a fifth of trainval, drawn by dataset.with_val_drawn. Images without any object are left out, as ML-GCN's and
+    ASL's code does (Query2Label's keeps them): 82,081 and 40,137 remain of 2014. A label whose objects in an image are
+    all crowds (iscrowd) is difficult, -1; those count it as present. A crowd's box is difficult, as VOC's boxes are.
+    StudyError on missing files, and on other labels."""
     year = name.removeprefix("coco")
     places = locate(lambda folder: _places(folder, year), ARCHIVES[name], source, data / name)
     parts = [read_instances(places["annotations"] / f"instances_{split}{year}.json") for split in ("train", "val")]
