@@ -1,4 +1,4 @@
-"""Average precision in the nine readings that "mAP" may have: how it is interpolated × what is difficult."""
+"""Average precision in the nine readings that "mAP" may have, how it is interpolated × what is difficult; and F1."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -42,12 +42,9 @@ def average_precision(
     return _average_precision(rank(targets, scores), interpolation, difficult)
 
 
-def mean_average_precision(
-    targets: np.ndarray, scores: np.ndarray, *, interpolation: str = "none", difficult: str = "ignore"
-) -> float:
+def mean_average_precision(targets: np.ndarray, scores: np.ndarray, **reading: str) -> float:
     """Mean of `average_precision` over the labels that have positives, a fraction; nan if none has."""
-    ap = average_precision(targets, scores, interpolation=interpolation, difficult=difficult)
-    return float(pd.Series(ap).mean())
+    return float(pd.Series(average_precision(targets, scores, **reading)).mean())
 
 
 def readings(targets: np.ndarray, scores: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
@@ -64,6 +61,28 @@ def readings(targets: np.ndarray, scores: np.ndarray, labels: Sequence[str]) -> 
     ap = [100 * _average_precision(ranked, *reading) for reading in product(INTERPOLATIONS, DIFFICULT)]
     table = pd.DataFrame(ap, index=rows, columns=list(labels))
     return table.assign(mAP=table.mean(axis=1), labels_without_positives=table.isna().sum(axis=1))
+
+
+def precision_recall_f1(targets: np.ndarray, logits: np.ndarray) -> pd.DataFrame:
+    """CP, CR, CF1, OP, OR, OF1 (%): a row for labels of probability 0.5 or more, and one for those of them that are
+    among their image's three likeliest, as ML-GCN's code counts (Chen et al. 2019).
+
+    targets, logits: (N, C); difficult ones are left out. C: means over the labels that have positives, where one that
+    is never predicted has the precision 0. O: over all labels at once. F1: harmonic mean of the P and the R beside it.
+    """
+    from sklearn.metrics import precision_recall_fscore_support  # only here: AP needs numpy and pandas alone
+
+    rank(targets, logits)  # refuses what is none
+    order, rows = np.argsort(-np.where(targets == -1, -np.inf, logits), axis=1, kind="stable"), {}
+    likely = (targets != -1) & (logits >= 0)
+    for name, predicted in {"0.5": likely, "top 3": likely & (np.argsort(order, axis=1) < 3)}.items():
+        # A column more than labels, for scikit-learn takes a single one for a task of two classes.
+        both = [np.pad(part, ((0, 0), (0, 1))) for part in (targets == 1, predicted)]
+        for kind, average, labels in (("C", "macro", both[0].any(axis=0)), ("O", "micro", np.any(both, axis=(0, 1)))):
+            options = {"labels": np.flatnonzero(labels), "average": average, "zero_division": 0}
+            p, r = precision_recall_fscore_support(*both, **options)[:2] if both[0].any() else (np.nan, np.nan)
+            rows.setdefault(name, {}).update({f"{kind}P": p, f"{kind}R": r, f"{kind}F1": 2 * p * r / (p + r or 1)})
+    return 100 * pd.DataFrame(rows).T
 
 
 def rank(targets: np.ndarray, scores: np.ndarray) -> Ranked:

@@ -238,16 +238,16 @@ def write_scores(run: Run, prepared: Prepared, settings: Settings, logits: dict[
     images = {"ids": np.array(prepared.ids(settings.test_split)), "labels": np.array(prepared.labels)}
     write_arrays(run.folder / "scores.npz", images | {"targets": targets} | logits)
     readings = metrics.readings(targets, logits["scores"], prepared.labels)
+    decisions = metrics.precision_recall_f1(targets, logits["scores"])
     mean_ap = {name: 100 * metrics.mean_average_precision(targets, part) for name, part in logits.items()}
     mean_ap = {name: None if np.isnan(value) else value for name, value in mean_ap.items()}
-    write_json(
-        run.folder / "metrics.json",
-        {
-            "mAP": mean_ap["scores"],
-            "parts": {name: value for name, value in mean_ap.items() if name != "scores"},
-            "readings": {" ".join(reading): row.dropna().to_dict() for reading, row in readings.iterrows()},
-        },
-    )
+    content = {
+        "mAP": mean_ap["scores"],
+        "parts": {name: value for name, value in mean_ap.items() if name != "scores"},
+        "readings": {" ".join(reading): row.dropna().to_dict() for reading, row in readings.iterrows()},
+        "precision_recall_f1": {threshold: row.dropna().to_dict() for threshold, row in decisions.iterrows()},
+    }
+    write_json(run.folder / "metrics.json", content)
 
 
 def write_manifest(

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from attnsem.analysis import published
-from attnsem.datasets import mirflickr, table, voc2007
+from attnsem.datasets import coco, mirflickr, nuswide, table, voc2007
+from attnsem.datasets.dataset import read_lines
 from attnsem.datasets.similarity import similarity
 from attnsem.files import ROOT, load_tensors
 from attnsem.runs import Run
@@ -38,6 +39,18 @@ def voc_xml(data: bytes) -> None:
 
 def mirflickr_list(data: bytes) -> None:
     mirflickr.read_list(written("animals.txt", data))
+
+
+def coco_instances(data: bytes) -> None:
+    coco.read_instances(written("instances_val2014.json", data))
+
+
+def nuswide_list(data: bytes) -> None:
+    read_lines(written("TrainImagelist.txt", data), *nuswide.IMAGE, nuswide.ARCHIVES)
+
+
+def nuswide_marks(data: bytes) -> None:
+    nuswide.read_marks(written("Labels_sky_Train.txt", data), 3)
 
 
 def own_table(data: bytes) -> None:
@@ -87,11 +100,20 @@ def recorded_run(data: bytes) -> None:
 
 XML = b"""<annotation><size><width>500</width><height>375</height></size><object><name>cat</name>
 <difficult>0</difficult><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax></bndbox></object></annotation>"""
+EXCEL = b"\xef\xbb\xbfimage;split;cat\r\na.png;train;TRUE\r\nb.png;test;0,0\r\n"
+NAMED = b"image,split,labels\na.png,train,cat|black dog\nb.png,test,cat\n"
+CATEGORIES = ",".join(f'{{"id": {number}, "name": "{label}"}}' for number, label in enumerate(coco.LABELS, 1))
+COCO = f"""{{"images": [{{"id": 7, "file_name": "COCO_val2014_000000000007.jpg", "width": 50, "height": 40}}],
+"annotations": [{{"image_id": 7, "category_id": 17, "bbox": [1, 2.5, 3, 4], "iscrowd": 0}}],
+"categories": [{CATEGORIES}]}}""".encode()
 PARSERS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {  # with files that they accept
     "voc_list": (voc_list, [b"000001  1\n000002 -1\n000003  0\n", b"\xef\xbb\xbf000005\r\n000007\r\n"]),
     "voc_xml": (voc_xml, [XML]),
     "mirflickr_list": (mirflickr_list, [b"1\n17\n25000\n"]),
-    "own_table": (own_table, [b"image,split,cat\na.png,train,1\nb.png,test,0\n"]),
+    "coco_instances": (coco_instances, [COCO]),
+    "nuswide_list": (nuswide_list, [b"actor\\0001_2124494179.jpg\r\n\r\nzebra\\0002_98.jpg\r\n"]),
+    "nuswide_marks": (nuswide_marks, [b"0\n1\r\n1\n"]),
+    "own_table": (own_table, [b"image,split,cat\na.png,train,1\nb.png,test,0\n", EXCEL, NAMED]),
     "published_table": (published_table, [(ROOT / "data/published/tables.csv").read_bytes()[:200]]),
     "similarities": (similarities, [b"2 2\ncat 1 0\ndog 0.5 1\n"]),
     "similarity_table": (similarity_table, [b"label,cat,dog\ncat,1,0.5\ndog,0.5,1\n"]),

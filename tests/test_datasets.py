@@ -355,7 +355,10 @@ def test_own_table_as_spreadsheets_and_pandas_write_it(tmp_path):
         ("0,\n", "0\n", ["line 3: 3 cells under 4"]),
         ("a.png,train,1,0\n", '\n,,,\na.png,train,1,0\n\n"b.\npng",train,0,7\n', ["line 6, column cat: '7'"]),
         ("\nb.png", '\n"b.png', ["line 3", "quotes"]),
-        (OWN, OWN.replace(",", ";"), ["line 1: ';' stands where a comma should"]),
+        (OWN, OWN.replace(",", "|"), ["line 1: '|' stands where a comma should", "commas or semicolons"]),
+        (OWN, OWN.replace(",", ";").replace("split", "part"), ["no column 'image' but 'image;part;dog;cat'"]),
+        (OWN, OWN.replace(",", ";").replace("1;0", "1,0"), ["line 2: 3 cells under 4 column names"]),
+        ("train,0", "train,WAHR", ["line 3, column dog: 'WAHR'", "true and false"]),
         (OWN, OWN.replace(",", "\t"), ["line 1: '\\t' stands where a comma should"]),
         (",0", ",-1", ["line 2, column cat: '-1'", "0 for absent"]),
         (OWN, OWN.replace("1,0", "1,1").replace("0,0", "0,"), ["line 3, column cat: ''", "a 0 somewhere"]),
@@ -380,6 +383,118 @@ def test_own_table_as_spreadsheets_and_pandas_write_it(tmp_path):
 def test_own_table_that_is_wrong(tmp_path, old, new, words):
     assert old in OWN
     refused("pets.csv", *words, **own(tmp_path, OWN.replace(old, new)))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (",", ";"),  # Excel where a comma is the decimal point
+        (",1", ",TRUE"),
+        (",0", ",False"),
+        (",0", ",0.0"),
+        (",1", ";1,0"),
+    ],
+)
+def test_own_table_as_excel_writes_it(tmp_path, old, new, end):
+    """With its mark of UTF-8 in front, and a `;` from whatever it is; the boxes too."""
+    expected = load(**own(tmp_path / "plain", boxes=OWN_BOXES))
+    table = OWN.replace(old, new)
+    if ";" in table:
+        table = "\n".join(
+            line.replace("1,0", "one").replace(",", ";").replace("one", "1,0") for line in table.split("\n")
+        )
+    given = own(tmp_path / "excel")
+    Path(given["name"]).write_bytes(("\ufeff" + table.replace("\n", end)).encode())
+    (tmp_path / "excel/pets_boxes.csv").write_bytes(
+        ("\ufeff" + OWN_BOXES.replace(",", ";").replace("\n", end)).encode()
+    )
+    dataset = load(**given)
+    assert dataset.targets.equals(expected.targets) and dataset.boxes.equals(expected.boxes)
+    assert dataset.fingerprint == expected.fingerprint
+
+
+def test_own_table_with_semicolons_may_have_commas_in_names(tmp_path):
+    given = own(tmp_path, OWN.replace(",", ";").replace("cat", "cat, black"))
+    assert load(**given).labels == ("dog", "cat, black")
+    given = own(tmp_path, OWN.replace("cat", "cat;black"))
+    assert load(**given).labels == ("dog", "cat;black")
+
+
+LISTED_OWN = """image,split,labels
+a.png,train,dog|cat
+b.png,train,
+deep/c.png,test,cat
+d.png,test,traffic light|dog|dog|
+"""
+
+
+def named_targets(given):
+    dataset = load(**given)
+    return {image: {label for label in dataset.labels if row[label] == 1} for image, row in dataset.targets.iterrows()}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("|", "|"), ("|", " | "), ("|", ";"), ("\n", "\r\n"), ("dog|cat", '"dog|cat"'), ("dog", "1")]
+)
+def test_own_table_that_names_labels_in_one_column(tmp_path, old, new):
+    dog = new if old == "dog" else "dog"
+    assert named_targets(own(tmp_path, LISTED_OWN.replace(old, new))) == {
+        "a.png": {dog, "cat"},
+        "b.png": set(),
+        "deep/c.png": {"cat"},
+        "d.png": {"traffic light", dog},
+    }
+
+
+@pytest.mark.parametrize("between", [", ", ",", ",\n"])
+def test_own_table_that_names_labels_with_commas(tmp_path, between):
+    """In quotes in a table with commas, as they are in one with semicolons."""
+    lines = ["image,split,labels", f'a.png,train,"dog{between}cat"', "b.png,train,", "d.png,test,traffic light"]
+    known = {"a.png": {"dog", "cat"}, "b.png": set(), "d.png": {"traffic light"}}
+    assert named_targets(own(tmp_path, "\n".join(lines))) == known
+    lines = ["image;split;labels", f'a.png;train;"dog{between}cat"', "b.png;train;", "d.png;test;traffic light"]
+    assert named_targets(own(tmp_path, "\n".join(lines).replace('"', '"' * ("\n" in between)))) == known
+
+
+def test_own_table_that_names_labels_with_spaces_says_which_it_took(tmp_path):
+    table = LISTED_OWN.replace("dog|cat", "dog  cat").replace("traffic light|dog|dog|", "traffic light dog")
+    dataset = load(**own(tmp_path, table))
+    assert dataset.labels == ("cat", "dog", "light", "traffic")
+    assert dataset.targets.to_numpy().tolist() == [[1, 1, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 1, 1]]
+    assert dataset.notes[:2] == (
+        "1 of 4 images have no label; they are kept.",
+        "The column labels names 4: cat, dog, light, traffic.",
+    )
+
+
+def test_own_table_with_more_columns_than_labels_has_a_label_of_that_name(tmp_path):
+    assert load(**own(tmp_path, OWN.replace("dog,cat", "labels,cat"))).labels == ("labels", "cat")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("deep/c.png,test,cat", 'deep/c.png,test,"dog,cat"', ["line 4, column labels: 'dog,cat'", "'|' alone between"]),
+        ("deep/c.png,test,cat", "deep/c.png,test,dog cat", ["line 4", "'dog cat'", "'|' between labels too"]),
+        ("|dog|dog|", "|mAP", ["line 5", "other names than mAP"]),
+        (
+            LISTED_OWN,
+            "image,split,labels\na.png,train,1\nb.png,test,0\n",
+            ["line 2, column labels: '1'", "rename the column"],
+        ),
+        (
+            LISTED_OWN,
+            "image,split,labels\na.png,train,\nb.png,test,\n",
+            ["line 2, column labels: ''", "names of labels"],
+        ),
+        ("dog|cat", "dog,cat", ["line 2: 4 cells under 3", "quotes"]),
+        (LISTED_OWN, "image,split,labels\n", ["column split: train and test are both needed"]),
+    ],
+)
+def test_own_table_whose_column_of_labels_is_wrong(tmp_path, old, new, words):
+    assert old in LISTED_OWN
+    refused("pets.csv", *words, **own(tmp_path, LISTED_OWN.replace(old, new)))
 
 
 def test_own_table_in_another_encoding(tmp_path):
@@ -426,7 +541,7 @@ def test_own_table_may_not_share_folders_with_the_study(tmp_path):
 
 
 def test_unknown_names(tmp_path):
-    refused("'voc2012'", *NAMES, ".csv", "did you mean voc2007?", name="voc2012", data=tmp_path)
+    refused("'voc2008'", *NAMES, ".csv", "did you mean voc2007?", name="voc2008", data=tmp_path)
     refused("'imagenet'", "there are scenes", name="imagenet", data=tmp_path)
     refused("none.csv cannot be read", name=str(tmp_path / "none.csv"), data=tmp_path)
 

@@ -2,11 +2,18 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
 
 from attnsem import StudyError
 from attnsem.analysis.statistics import bootstrap
-from attnsem.metrics import DIFFICULT, INTERPOLATIONS, average_precision, mean_average_precision, readings
+from attnsem.metrics import (
+    DIFFICULT,
+    INTERPOLATIONS,
+    average_precision,
+    mean_average_precision,
+    precision_recall_f1,
+    readings,
+)
 
 
 def column(values):
@@ -167,6 +174,88 @@ def test_refuses_unknown_readings_and_a_wrong_number_of_names():
         ap_of([1, 0], [1, 2], difficult="drop")
     with pytest.raises(StudyError, match="2 label names for 1"):
         readings(column([1, 0]), column([1, 2]), ["a", "b"])
+
+
+# CP, CR, CF1, OP, OR, OF1
+
+
+def harmonic(precision, recall):
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def label_by_label(targets, logits, predicted):
+    """scikit-learn on one label at a time, of the images where it is known; and on all such pairs in one row."""
+    pairs = [(t[t != -1] == 1, p[t != -1]) for t, p in zip(targets.T, predicted.T, strict=True)]
+    shown = [pair for pair in pairs if pair[0].any()]
+    cp = np.mean([precision_score(*pair, zero_division=0) for pair in shown])
+    cr = np.mean([recall_score(*pair) for pair in shown])
+    joined = [np.concatenate(part) for part in zip(*pairs, strict=True)]
+    overall = [score(*joined, zero_division=0) for score in (precision_score, recall_score, f1_score)]
+    return [100 * value for value in (cp, cr, harmonic(cp, cr), *overall)]
+
+
+def likeliest(targets, logits, most):
+    """Of each image, one by one, the `most` labels with the highest probability among those known and above a half."""
+    predicted = np.zeros(targets.shape, dtype=bool)
+    for image, (t, s) in enumerate(zip(targets, logits, strict=True)):
+        known = sorted((label for label in range(len(t)) if t[label] != -1), key=lambda label: (-s[label], label))
+        predicted[image, [label for label in known[:most] if 1 / (1 + np.exp(-s[label])) >= 0.5]] = True
+    return predicted
+
+
+NAMES = ["CP", "CR", "CF1", "OP", "OR", "OF1"]
+
+
+@pytest.mark.parametrize("levels", [None, 3])
+@pytest.mark.parametrize(("labels", "seed"), [(1, 0), (2, 1), (7, 2), (20, 3)])
+def test_precision_recall_and_f1_are_scikit_learns_label_by_label(labels, seed, levels):
+    targets, scores = random_case(seed, labels=labels, levels=levels)
+    logits = scores - (1 if levels else 0.5)
+    table = precision_recall_f1(targets, logits)
+    assert list(table.index) == ["0.5", "top 3"] and list(table.columns) == NAMES
+    for name, most in {"0.5": labels, "top 3": 3}.items():
+        expected = label_by_label(targets, logits, likeliest(targets, logits, most))
+        assert table.loc[name].tolist() == pytest.approx(expected, abs=1e-10)
+    assert (labels <= 3) == table.loc["0.5"].equals(table.loc["top 3"])
+
+
+# Three images, four labels; the logits of the first image are all above a half, of the third none.
+#   targets 1 1 0 0   predicted 1 1 1 1   top 3 (by logit) 1 1 1 0
+#           0 1 0 0             0 1 1 0                    0 1 1 0
+#           1 0 0 1             0 0 0 0                    0 0 0 0
+# Label by label, predicted: precision 1/1, 2/2, -, 0/1 and recall 1/2, 2/2, -, 0/1; the third has no positive. Top 3:
+# the fourth is never predicted, and its precision 0 as well. Over all: 3 of 6 right, 3 of 5 found; top 3: 3 of 5.
+def test_precision_recall_and_f1_worked_by_hand():
+    targets = np.array([[1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 1]])
+    logits = np.array([[4.0, 3.0, 2.0, 1.0], [-1.0, 0.0, 1.0, -2.0], [-1.0, -1.0, -1.0, -1.0]])
+    table = precision_recall_f1(targets, logits) / 100
+    assert table.loc["0.5"].tolist() == pytest.approx([2 / 3, 0.5, 4 / 7, 0.5, 0.6, 6 / 11])
+    assert table.loc["top 3"].tolist() == pytest.approx([2 / 3, 0.5, 4 / 7, 0.6, 0.6, 0.6])
+
+
+def test_a_label_that_is_never_predicted_has_the_precision_0_and_stays_in_the_mean():
+    """As in ML-GCN's util.py, which divides by 1 then."""
+    targets, logits = np.array([[1, 1], [0, 1]]), np.array([[1.0, -1.0], [-1.0, -1.0]])
+    assert precision_recall_f1(targets, logits).loc["0.5"].tolist() == pytest.approx([50, 50, 50, 100, 100 / 3, 50])
+    nothing = precision_recall_f1(targets, np.full((2, 2), -1.0))
+    assert (nothing == 0).all(axis=None)
+
+
+def test_a_difficult_label_is_left_out_and_takes_no_place_among_the_three():
+    """Also where it is the likeliest; ML-GCN's code counts it as absent."""
+    targets, logits = np.array([[-1, 1, 1, 1, 0]]), np.array([[9.0, 3.0, 2.0, 1.0, 0.5]])
+    assert precision_recall_f1(targets, logits).loc["top 3"].tolist() == [100] * 6
+    assert precision_recall_f1(targets, logits).loc["0.5", "OP"] == 75
+
+
+def test_without_a_positive_there_is_no_precision_and_no_recall():
+    table = precision_recall_f1(np.array([[0, -1], [0, 0]]), np.ones((2, 2)))
+    assert table.shape == (2, 6) and table.isna().all(axis=None)
+
+
+def test_precision_recall_and_f1_refuse_what_is_none():
+    with pytest.raises(StudyError, match="not finite"):
+        precision_recall_f1(column([1, 0]), column([1, np.nan]))
 
 
 @pytest.mark.parametrize("difficult", DIFFICULT)

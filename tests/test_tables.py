@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, precision_score
 
 from attnsem import StudyError
 from attnsem.analysis import claims, published, report, tables
@@ -65,6 +65,16 @@ def test_mean_and_spread_over_seeds(rows, tmp_path):
     row = tables.mean_and_spread(rows.values()).loc[("paper", "proposed")]
     assert row["mAP"] == pytest.approx(np.mean(expected))
     assert row["sd of seeds"] == pytest.approx(np.std(expected, ddof=1)) and row["seeds"] == 2
+
+
+def test_precision_recall_and_f1_are_means_over_seeds(rows):
+    table = tables.precision_recall_f1(rows.values())
+    assert {*table.index} == {"baseline", "proposed", "se", "two baselines, α fixed"}
+    assert list(table.columns)[::6] == [("0.5", "CP"), ("top 3", "CP")]
+    targets, logits = zip(*rows["proposed"].logits(), strict=True)
+    overall = [precision_score(t[1:], s[1:] >= 0, average="micro") for t, s in zip(targets, logits, strict=True)]
+    assert table.loc["proposed", ("0.5", "OP")] == pytest.approx(100 * np.mean(overall))
+    assert overall[0] != overall[1]
 
 
 def test_a_difference_is_over_the_seeds_that_both_have(rows):

@@ -3,9 +3,11 @@
 import json
 import shutil
 
+import pandas as pd
 import pytest
 
 from attnsem import stages
+from attnsem.analysis import tables
 from results.record import record
 from tests import verify
 
@@ -89,6 +91,28 @@ def test_a_metric_that_is_not_the_scores(home):
     path.write_text(json.dumps(stored))
     (sentence,) = sentences(home)
     assert "another mAP (11-point, ignore) than the scores give" in sentence
+
+
+def test_an_f1_that_is_not_the_scores(home):
+    path = home / "results/one" / FIRST / "metrics.json"
+    stored = json.loads(path.read_text())
+    assert list(stored["precision_recall_f1"]) == ["0.5", "top 3"]
+    stored["precision_recall_f1"]["top 3"]["CF1"] += 5
+    path.write_text(json.dumps(stored))
+    (sentence,) = sentences(home)
+    assert "another CF1 (top 3) than the scores give" in sentence
+
+
+def test_metrics_from_before_there_was_an_f1_are_whole(home):
+    """And the tables have it, from the scores."""
+    path = home / "results/one" / FIRST / "metrics.json"
+    stored = json.loads(path.read_text())
+    expected = pd.DataFrame(stored.pop("precision_recall_f1")).T
+    path.write_text(json.dumps(stored))
+    assert sentences(home) == []
+    table = tables.precision_recall_f1(tables.read_rows(home / "results/one", "scenes", 3).values())
+    assert list(table.index) == ["baseline"]
+    assert table.loc["baseline"].unstack()[expected.columns].to_numpy() == pytest.approx(expected.to_numpy(), abs=0.02)
 
 
 def test_what_is_recorded_here_is_whole():

@@ -15,7 +15,7 @@ import pandas as pd
 
 from attnsem import StudyError, paper
 from attnsem.analysis import tables
-from attnsem.analysis.results import readings_of
+from attnsem.analysis.results import precision_recall_f1_of, readings_of
 from attnsem.files import ROOT, checksum, read_json, rooted
 from attnsem.runs import Run
 from results.record import page, places, recorded_place, recorded_rows, recorded_stages, with_results
@@ -71,7 +71,8 @@ def broken_parent(run: Run) -> Iterator[str]:
 
 def broken_scores(run: Run) -> Iterator[str]:
     """The scores, where they are recorded, and the metrics."""
-    scores, stored = run.folder / "scores.npz", read_json(run.folder / "metrics.json")["readings"]
+    scores, metrics = run.folder / "scores.npz", read_json(run.folder / "metrics.json")
+    stored = metrics["readings"]
     if not scores.exists():
         return
     if checksum(scores) != run.manifest["scores_sha256"]:
@@ -81,6 +82,10 @@ def broken_scores(run: Run) -> Iterator[str]:
     for reading, mean_ap in readings_of(run)["mAP"].items():
         if not abs(mean_ap - stored[" ".join(reading)]["mAP"]) <= tolerance:
             yield f"metrics.json says another mAP ({', '.join(reading)}) than the scores give, {mean_ap:.2f}"
+    for threshold, row in precision_recall_f1_of(run).iterrows() if "precision_recall_f1" in metrics else ():
+        for name, value in row.dropna().items():
+            if not abs(value - metrics["precision_recall_f1"][threshold][name]) <= tolerance:
+                yield f"metrics.json says another {name} ({threshold}) than the scores give, {value:.2f}"
 
 
 def broken_checkpoints(results: Path, runs: Path, name: str) -> Iterator[str]:

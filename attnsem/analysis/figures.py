@@ -129,7 +129,7 @@ def label_columns(table: pd.DataFrame, title: str) -> Figure:
     figure, [[ax]] = subplots(1, 1, 3)
     for i, (name, row) in enumerate(table.iterrows()):
         ax.bar(_places(row, i, len(table), 0.8), row, 0.8 / len(table), color=COLOURS[i % len(COLOURS)], label=name)
-    ax.set_xticks(range(table.shape[1]), table.columns, rotation=90)
+    ax.set_xticks(range(table.shape[1]), table.columns, rotation=90, fontsize=min(FONT, 380 / table.shape[1]))
     ax.set(ylabel="AP (%); mAP is the mean", xlim=(-0.6, table.shape[1] - 0.4))
     ax.grid(axis="y", color="lightgrey", linewidth=0.5)
     return _titled(figure, title, min(len(table), 4))

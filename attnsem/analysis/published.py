@@ -118,7 +118,7 @@ def audit_of_labels(targets: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
         mean = present.sum(axis=1).mean()
         rows.append(_row("section 3.3 text", f"labels an image, of {len(labels)}, at least", 5, mean, 0))
     for section, pairs in (("section 3.2 text", PAIRS_OF_VOC), ("section 3.3 text", PAIRS_OF_MIRFLICKR)):
-        for one, other in (pair for pair in pairs if {*pair} <= {*labels}):
+        for one, other in (pair for pair in pairs if {*pair} <= {*present.columns[present.any()]}):
             lift = (present[one] & present[other]).mean() / (present[one].mean() * present[other].mean())
             row = _row(section, f"{one} and {other} go together: lift above", 1, lift, 0)
             rows.append(row | {"adds up": "yes" if lift > 1 else "no"})

@@ -57,6 +57,10 @@ class Row:
         table.columns = self.labels
         return table.assign(mAP=table.mean(axis=1))
 
+    def precision_recall_f1(self) -> pd.DataFrame:
+        """metrics.precision_recall_f1 (%), mean over seeds."""
+        return sum(metrics.precision_recall_f1(*part) for part in self.logits()) / len(self.files)
+
     def readings(self) -> pd.DataFrame:
         """metrics.readings of the first seed."""
         return metrics.readings(*logits(self.files[0], self.weights), self.labels)
@@ -161,6 +165,13 @@ def mean_and_spread(rows: Iterable[Row]) -> pd.DataFrame:
 def by_label(rows: Iterable[Row]) -> pd.DataFrame:
     """AP (%) of each label and mAP, mean over seeds: a row a table's row that has been run."""
     return pd.DataFrame({row.name: row.ap().mean() for row in rows if row.files}).T
+
+
+def precision_recall_f1(rows: Iterable[Row]) -> pd.DataFrame:
+    """CP, CR, CF1, OP, OR and OF1 (%), mean over seeds: a row a table's row that has been run; columns (threshold,
+    metric). From the score files, also of runs recorded before metrics.json had them."""
+    table = {row.name: row.precision_recall_f1().T.unstack() for row in rows if row.files}
+    return pd.DataFrame(table).T.rename_axis("row")
 
 
 def difference(row: Row, other: Row, labels: Sequence[str] | None = None) -> dict[str, float]:

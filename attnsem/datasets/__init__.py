@@ -5,14 +5,15 @@ import hashlib
 from pathlib import Path
 
 from attnsem import StudyError
-from attnsem.datasets import mirflickr, scenes, table, voc2007
+from attnsem.datasets import coco, mirflickr, nuswide, scenes, table, voc2007, voc2012
 from attnsem.datasets.dataset import SPLITS, Dataset, read_image
 from attnsem.files import rooted, write
 from attnsem.paper import is_table
 
 __all__ = ["NAMES", "Dataset", "load", "publish_split", "read_image"]
 
-NAMES = ("scenes", "voc2007", *mirflickr.LABELS)
+NAMES = ("scenes", "voc2007", "voc2012", *mirflickr.LABELS, *coco.ARCHIVES, "nuswide")
+READERS = {"voc2007": voc2007.load, "voc2012": voc2012.load, "nuswide": nuswide.load}
 
 
 def load(
@@ -39,8 +40,10 @@ def load(
         return table.load(rooted(name))
     if name == "scenes":
         return scenes.load(**(scenes.TENTH if partial else {}))
-    if name == "voc2007":
-        return voc2007.load(**places)
+    if name in READERS:
+        return READERS[name](**places)
+    if name in coco.ARCHIVES:
+        return coco.load(name, **places)
     if name in mirflickr.LABELS:
         return mirflickr.load(name, **places, partial=partial, split_seed=split_seed)
     close = [f"{name}.csv"] if rooted(f"{name}.csv").is_file() else difflib.get_close_matches(name, NAMES, n=1)

@@ -78,6 +78,8 @@ def download(archives: Sequence[Archive], folder: Path) -> list[Path]:
     """The archives in `folder`, each from its first URL that works; StudyError says what to fetch by hand."""
     paths, failures = [folder / archive.name for archive in archives], []
     for archive, path in zip(archives, paths, strict=True):
+        if not archive.urls and not path.exists():
+            failures.append(f"{archive.name} is on no public server")
         for url in archive.urls:
             if not path.exists():
                 try:

@@ -47,6 +47,16 @@ class Dataset:
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
+def with_val_drawn(trainval: Sequence[str], test: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The splits of a data set whose official ones are two: default_rng(0) draws a fifth of `trainval` as val.
+
+    Its permutation of the places in `trainval` begins with those of val; every split keeps the given order."""
+    places = {*np.random.default_rng(0).permutation(len(trainval))[: len(trainval) // 5].tolist()}
+    train = tuple(image for place, image in enumerate(trainval) if place not in places)
+    val = tuple(image for place, image in enumerate(trainval) if place in places)
+    return {"train": train, "val": val, "trainval": tuple(trainval), "test": tuple(test)}
+
+
 def of_files(paths: dict[str, Path], **fields: object) -> Dataset:
     """A Dataset whose images are files, by id; StudyError where some are missing, or an image is in two splits."""
     if missing := [path for path in paths.values() if not path.is_file()]:

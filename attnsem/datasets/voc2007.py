@@ -1,5 +1,7 @@
 """PASCAL VOC2007 in its official layout: VOCdevkit/VOC2007/{JPEGImages, ImageSets/Main, Annotations}."""
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import ParseError
 
@@ -35,24 +37,29 @@ def load(*, source: Path | None, data: Path) -> Dataset:
 
     Targets come from the lists <label>_<split>.txt and the annotations; StudyError where these disagree, or files
     are missing."""
-    root = locate(_root, ARCHIVES, source, data / "voc2007")
+    root = locate(partial(find_root, name="VOC2007"), ARCHIVES, source, data / "voc2007")
     lists = root / "ImageSets" / "Main"
     splits = {split: tuple(image for (image,) in read_list(lists / f"{split}.txt", 1)) for split in SPLITS}
-    ids = [image for split in SPLITS for image in splits[split]]
     splits["trainval"] = tuple(sorted(splits["train"] + splits["val"]))
+    return of_root(root, splits, name="voc2007")
+
+
+def find_root(folder: Path, name: str) -> Path | None:
+    return folder if (folder / "ImageSets").is_dir() else find(folder, f"{name}/ImageSets")
+
+
+def of_root(root: Path, splits: dict[str, tuple[str, ...]], **fields: object) -> Dataset:
+    """The images of train, val and test in an official layout, as `load` describes them. fields: of Dataset."""
+    ids = [image for split in SPLITS for image in splits[split]]
     boxes = read_boxes(root, ids)
-    targets = _targets(root, _listed(lists, ids), boxes)
+    targets = _targets(root, _listed(root / "ImageSets" / "Main", ids), boxes)
     paths = {image: root / "JPEGImages" / f"{image}.jpg" for image in ids}
-    return of_files(paths, name="voc2007", images="voc2007", splits=splits, targets=targets, boxes=boxes)
+    return of_files(paths, images=fields["name"], splits=splits, targets=targets, boxes=boxes, **fields)
 
 
-def _root(folder: Path) -> Path | None:
-    return folder if (folder / "ImageSets").is_dir() else find(folder, "VOC2007/ImageSets")
-
-
-def read_list(path: Path, columns: int) -> list[list[str]]:
+def read_list(path: Path, columns: int, archives: Sequence[Archive] = ARCHIVES) -> list[list[str]]:
     """The lines' words, an image id and perhaps one of MARKS; StudyError on a line that is neither."""
-    return [line.split() for line in read_lines(path, *LINES[columns], ARCHIVES)]
+    return [line.split() for line in read_lines(path, *LINES[columns], archives)]
 
 
 def read_boxes(root: Path, ids: list[str]) -> pd.DataFrame:
@@ -100,7 +107,8 @@ def _targets(root: Path, listed: pd.DataFrame, boxes: pd.DataFrame) -> pd.DataFr
     targets = (1 - 2 * only_difficult).reindex(index=ids, columns=LABELS).fillna(0) if len(boxes) else listed
     for row, column in np.argwhere(listed.notna() & (listed != targets))[:1]:
         opinions = f"the list says {listed.iat[row, column]:.0f} and Annotations {targets.iat[row, column]:.0f}"
-        raise StudyError(f"image {ids[row]}, label {LABELS[column]}: {opinions} (-1 difficult); unpack {root} again")
+        remedy = f"unpack {root} again, or delete its lists <label>_<split>.txt to go by Annotations alone"
+        raise StudyError(f"image {ids[row]}, label {LABELS[column]}: {opinions} (-1 difficult); {remedy}")
     if targets.isna().any(axis=None):
         raise StudyError(f"{root} has neither Annotations nor all lists <label>_<split>.txt; unpack it again")
     return targets.astype(np.int8)
