@@ -22,10 +22,9 @@ VIEW ?=
 .DEFAULT_GOAL := study
 
 study: .venv/ready
-	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake study --quiet rules host --config datasets='["$(DATASET)"]' seeds='[$(SEED)]' 'rows=["baseline","proposed"]' \
-	  source="$(SOURCE)" data="$(DATA)" runs="$(RUNS)" figures="$(FIGURES)" prepare="$(PREPARE)" stage1="$(STAGE1)" \
-	  stage2="$(STAGE2)" stage3="$(STAGE3)" stage4="$(STAGE4)" view="$(VIEW)"
-	@echo "executed notebooks: $(RUNS)/*/notebooks and beside the checkpoints, figures: $(FIGURES)"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake study --configfile grids/study.yaml --config datasets='["$(DATASET)"]' \
+	  seeds='[$(SEED)]' source="$(SOURCE)" data="$(DATA)" runs="$(RUNS)" figures="$(FIGURES)" prepare="$(PREPARE)" \
+	  stage1="$(STAGE1)" stage2="$(STAGE2)" stage3="$(STAGE3)" stage4="$(STAGE4)" view="$(VIEW)"
 
 # Every row, gate, control and seed of a grid file: make grid GRID=grids/voc2007.yaml ARGS=-n
 GRID ?= grids/scenes.yaml

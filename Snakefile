@@ -12,6 +12,7 @@ with a seed of its own, and takes the one with the best mAP on `val` at the last
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 
 from attnsem import StudyError, paper
@@ -19,6 +20,7 @@ from attnsem.analysis import rows
 from attnsem.analysis.parameters import declared
 from attnsem.datasets.table import boxes_of
 from attnsem.notebook import argument
+from grids.log import headline, install
 
 RUNS, DATA = config.get("runs", "runs"), config.get("data", "data")
 FIGURES = config.get("figures", f"{RUNS}/figures")
@@ -30,6 +32,22 @@ NOTEBOOKS = Path(workflow.basedir) / "notebooks"
 STAGE = {n: f"{n:02}_train_stage{n}" for n in (1, 2, 3, 4)}
 TABLES = ["05_table1_voc2007", "06_table2_mirflickr", "07_table3_modules", "08_table4_se_conv"]
 SHOWN = ["09_attention_channels", "10_label_dependencies", "11_predict"]
+REPORT = f"{RUNS}/report.html"
+
+
+def ending():
+    """What a complete grid ends with: the result, where to read it, and how to look further."""
+    lines = []
+    for dataset in DATASETS:
+        named = [name for name in (rows.BASELINE, rows.LONGER, "proposed") if name in ROWS]
+        ends = {name: [Path(last_of(dataset, ROWS[name], seed)).with_name("metrics.json") for seed in SEEDS] for name in named}
+        made = {name: paths for name, paths in ends.items() if all(path.exists() for path in paths)}
+        lines += [headline(dataset, made)] if made else []
+    read = f"report: {REPORT}" if Path(REPORT).exists() else f"executed notebooks: {RUNS}/{'|'.join(DATASETS)}/notebooks"
+    return "\n".join([*lines, read, "JupyterLab: make lab, or where there is no make: jupyter lab"])
+
+
+install(workflow, RUNS, ending)
 
 
 def options(key, *notebooks):
@@ -135,7 +153,8 @@ def table_of(wildcards):
     return [path for path in (Path(dataset), boxes_of(Path(dataset))) if paper.is_table(dataset) and path.exists()]
 
 
-PAPERMILL = "papermill --log-output --no-progress-bar"
+PYTHON = shlex.quote(sys.executable)
+PAPERMILL = f"{PYTHON} {shlex.quote(f'{workflow.basedir}/grids/execute.py')}"
 HERE = shlex.quote(str(NOTEBOOKS))
 
 
@@ -163,6 +182,8 @@ rule study:
             shown=[*TABLES, *SHOWN],
         ),
 
+onsuccess:
+    print(ending())
 
 
 rule prepare:
@@ -225,7 +246,7 @@ rule search:
     resources:
         gpu=1,
     shell:
-        "python -m attnsem.analysis.search {wildcards.n} --draws {params.draws} {params.values} > {log:q} 2>&1"
+        "{PYTHON} -m attnsem.analysis.search {wildcards.n} --draws {params.draws} {params.values} > {log:q} 2>&1"
 
 
 rule table:
