@@ -154,9 +154,10 @@ def test_a_failed_run_stops_its_branch_and_is_kept_to_be_read(tmp_path):
     assert str(failed) in told
     cells = [cell for cell in nbformat.read(failed, as_version=4).cells if cell.cell_type == "code"]
     assert "FAILED 03_train_stage3: baseline_folds needs a stage 1 that" in told
-    assert f"\n  {failed}\n  {failed.with_suffix('.log')}\n1 of 5 steps failed; mend that" in told
+    assert f"\n  {failed}\n  {failed.with_suffix('.log')}\n" in told
     assert "Executing Cell" in failed.with_suffix(".log").read_text()
     lines = told.splitlines()
+    assert lines[-1] == "1 of 5 steps failed; mend that, and the same command goes on from what is there"
     assert len(lines) < 20 and not [line for line in lines if re.search("Executing|WARNING|manifest|Touching", line)]
     for stage, part in enumerate(("densenet", "attention", "attended"), 1):
         assert [line for line in lines if re.match(rf"\d of 5  {TRAINED[stage]}: scenes, {part}, seed 0", line)]
