@@ -2,7 +2,7 @@
 
     snakemake --configfile grids/scenes.yaml          everything that is missing or out of date
     snakemake -n --configfile grids/scenes.yaml       the plan
-    snakemake study --config datasets='[scenes]'      one seed of `proposed`, its figures and predictions
+    snakemake study --configfile grids/study.yaml     one seed of `proposed`, its figures and predictions
 
 A grid file names data sets, rows of the tables, seeds, and for each notebook what papermill is to give it. `search`
 has, for a stage, a number of draws of learning rate, epochs and weight decay: each row is trained by each on `train`,
@@ -10,6 +10,7 @@ with a seed of its own, and takes the one with the best mAP on `val` at the last
 """
 
 import json
+import os
 import re
 import shlex
 import sys
@@ -153,9 +154,9 @@ def table_of(wildcards):
     return [path for path in (Path(dataset), boxes_of(Path(dataset))) if paper.is_table(dataset) and path.exists()]
 
 
-PYTHON = shlex.quote(sys.executable)
-PAPERMILL = f"{PYTHON} {shlex.quote(f'{workflow.basedir}/grids/execute.py')}"
-HERE = shlex.quote(str(NOTEBOOKS))
+PYTHON = "python" if os.name == "nt" else shlex.quote(sys.executable)  # Windows' shell knows no single quotes
+HERE = shlex.quote(NOTEBOOKS.as_posix())
+PAPERMILL = f"{PYTHON} {HERE}/../grids/execute.py"
 
 
 workdir: workflow.basedir  # so that relative paths are the notebooks' own

@@ -31,10 +31,7 @@ def bar(items: Iterable, title: str, total: int | None = None) -> Iterable:
 
 
 def say_epoch(row: dict[str, float], epochs: int, seconds: float) -> None:
-    """Prints a line on an epoch and on what the others will take. seconds: of those so far.
-
-    In papermill's kernel, of which papermill shows no output, on its terminal too, over its bar.
-    """
+    """Prints a line on an epoch; papermill's kernel also on papermill's terminal, over its bar. seconds: so far."""
     values = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
     left = timedelta(seconds=round(seconds / row["epoch"] * (epochs - row["epoch"])))
     print(line := f"epoch {row['epoch']} of {epochs}  {values}  {left} left", flush=True)

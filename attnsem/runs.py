@@ -124,14 +124,13 @@ def remedy(settings: Settings, runs: Path, dataset: str | None = None, data: str
 
     dataset: the path of the user's own table, in place of its name; data: folder of prepared data.
     """
-    source, data = {"dataset": dataset or settings.dataset}, rooted(data)
-    source |= {"data": str(data)} if data != rooted("data") else {}
+    source = {"dataset": dataset or settings.dataset} | ({"data": data} if rooted(data) != rooted("data") else {})
     place = {"seed": settings.seed} | ({"runs": str(runs)} if runs != rooted("runs") else {})
     missing = [settings]
     while (before := paper.before(missing[0])) and not Run.of(before, runs).complete:
         missing.insert(0, before)
     lines = [command(stage, **source, **place) for stage in missing]
-    if not (data / "prepared" / settings.dataset / "dataset.json").exists():
+    if not (rooted(data) / "prepared" / settings.dataset / "dataset.json").exists():
         lines.insert(0, papermill("00_prepare_data", **source))
     notebooks = ROOT / "notebooks"
     return "\n".join([f"cd {quote(str(notebooks))}", *lines] if Path.cwd() != notebooks else lines)

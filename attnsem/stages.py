@@ -242,8 +242,7 @@ def write_scores(run: Run, prepared: Prepared, settings: Settings, logits: dict[
     mean_ap = {name: 100 * metrics.mean_average_precision(targets, part) for name, part in logits.items()}
     mean_ap = {name: None if np.isnan(value) else value for name, value in mean_ap.items()}
     readings = {" ".join(reading): row.dropna().to_dict() for reading, row in table.iterrows()}
-    content = {"mAP": mean_ap.pop("scores"), "parts": mean_ap, "readings": readings}
-    write_json(run.folder / "metrics.json", content)
+    write_json(run.folder / "metrics.json", {"mAP": mean_ap.pop("scores"), "parts": mean_ap, "readings": readings})
 
 
 def write_manifest(

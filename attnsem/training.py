@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from attnsem import NotFiniteError, StudyError
-from attnsem.datasets.arrays import Images, Views, batches
+from attnsem.datasets.arrays import Views, batches
 from attnsem.datasets.features import Features
 from attnsem.datasets.similarity import softened
+from attnsem.datasets.storage import Images
 from attnsem.engine import Fabric, ahead, compiled, largest_batch, share_batchnorm
 from attnsem.files import load_tensors, write_table, write_tensors
 from attnsem.losses import multilabel_loss

@@ -12,9 +12,8 @@ from PIL import Image
 
 from attnsem import StudyError
 from attnsem.datasets import NAMES, table
-from attnsem.datasets.arrays import Images
 from attnsem.datasets.dataset import Dataset
-from attnsem.datasets.storage import fill, mapped, read_seal
+from attnsem.datasets.storage import Images, fill, mapped, read_seal
 from attnsem.files import held, read_json, rooted, write_json
 from attnsem.notebook import papermill
 from attnsem.paper import is_table, name_of
