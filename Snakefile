@@ -44,7 +44,8 @@ def ending():
         ends = {name: [Path(last_of(dataset, ROWS[name], seed)).with_name("metrics.json") for seed in SEEDS] for name in named}
         made = {name: paths for name, paths in ends.items() if all(path.exists() for path in paths)}
         lines += [headline(dataset, made)] if made else []
-    read = f"report: {REPORT}" if Path(REPORT).exists() else f"executed notebooks: {RUNS}/{'|'.join(DATASETS)}/notebooks"
+    notebooks = ", ".join(f"{RUNS}/{dataset}/notebooks" for dataset in DATASETS)
+    read = f"report: {REPORT}" if Path(REPORT).exists() else f"executed notebooks: {notebooks}"
     return "\n".join([*lines, read, "JupyterLab: make lab, or where there is no make: jupyter lab"])
 
 

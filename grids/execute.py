@@ -53,6 +53,9 @@ def main(arguments: list[str]) -> int:
         except PapermillExecutionError as error:
             log.write(f"{error}\n{error.ename}: {error.evalue}\n")
             return 1
+        except KeyboardInterrupt:
+            log.write("interrupted\n")
+            return 130
         except Exception as error:  # papermill's own, such as a full disk
             logging.exception("papermill itself failed")
             log.write(f"{type(error).__name__}: {error}\n")

@@ -135,8 +135,8 @@ class Log(logging.StreamHandler):
     def __init__(self, workflow: object, runs: Path, ending: Callable[[], str], stream: TextIO) -> None:
         super().__init__(stream)
         self.workflow, self.runs, self.ending = workflow, runs, ending
-        self.began, self.seconds = {}, {}  # by job id: when it began, and what it took
-        self.jobs, self.failed = {}, 0
+        self.jobs, self.failed = {}, 0  # the steps, by job id
+        self.expected, self.began, self.seconds = {}, {}, {}  # how long one should take, when it began, what it took
         self.lines = {
             LogEvent.RUN_INFO: self.all_jobs,
             LogEvent.JOB_INFO: self.beginning,
@@ -171,6 +171,7 @@ class Log(logging.StreamHandler):
         if self.jobs:  # a plan is told again at its end
             return ""
         self.jobs = {job.jobid: job for job in self.workflow.dag.needrun_jobs() if step_of(job)}
+        self.expected = {number: recorded(job, self.runs) for number, job in self.jobs.items()}
         return plan(self.jobs.values(), self.runs) if self.workflow.dryrun else ""
 
     def beginning(self, record: logging.LogRecord) -> str:
@@ -185,12 +186,10 @@ class Log(logging.StreamHandler):
         return f"{number}  {step_of(job)}: {what}" + (f"  (about {text_of(left)} left)" if left else "")
 
     def left(self) -> float:
-        """Seconds for the steps that have not ended, at the pace of those that have; 0 where nothing is known."""
-        waiting = [job for number, job in self.jobs.items() if number not in self.seconds]
-        times = [recorded(job, self.runs) for job in waiting]
-        usual = [self.seconds[number] for number, job in self.jobs.items() if number in self.seconds]
-        unknown = median(usual) if usual else 0
-        return sum(unknown if value is None else value for value in times)
+        """Seconds for the steps that have not ended, unknown ones as the usual one so far; 0 where nothing is known."""
+        usual = median(self.seconds.values()) if self.seconds else 0
+        times = [seconds for number, seconds in self.expected.items() if number not in self.seconds]
+        return sum(usual if seconds is None else seconds for seconds in times)
 
     def finished(self, record: logging.LogRecord) -> str:
         if record.job_id in self.began:

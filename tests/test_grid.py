@@ -1,6 +1,8 @@
 """The Snakefile: its plan, what it refuses before anything runs, and what one failed run leaves of the others."""
 
+import io
 import json
+import logging
 import os
 import re
 import subprocess
@@ -11,9 +13,11 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 from PIL import Image
+from snakemake.common import NOTHING_TO_BE_DONE_MSG
+from snakemake_interface_logger_plugins.common import LogEvent
 
 from attnsem.files import ROOT
-from grids import log
+from grids import execute, log
 
 GRIDS = sorted((ROOT / "grids").glob("*.yaml"))
 
@@ -200,3 +204,47 @@ def test_a_study_ends_with_its_headline(tmp_path):
     assert log.headline("scenes", paths) == f"{told}, Δ +2.0 vs. baseline, trained longer (82.5)"
     paths["proposed"][1].write_text(json.dumps({"mAP": None}))
     assert "proposed" not in log.headline("scenes", paths)
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ("a traceback\nStudyError: no stage 2; run:\ncd x\npapermill y\n", "no stage 2; run:\ncd x\npapermill y"),
+        ("a traceback\nDeadKernelError: Kernel died\n", "DeadKernelError: Kernel died"),
+        ("", "it said nothing"),
+        (None, "it left no log"),
+    ],
+)
+def test_a_failure_is_its_logs_last_sentence(said, sentence, tmp_path):
+    executed = tmp_path / "03_train_stage3.ipynb"
+    if said is not None:
+        executed.with_suffix(".log").write_text(said)
+    record = logging.makeLogRecord({"event": LogEvent.JOB_ERROR, "log": [str(executed)]})
+    lines = log.Log(SimpleNamespace(dryrun=False), tmp_path, str, io.StringIO()).format(record)
+    assert lines == f"FAILED 03_train_stage3: {sentence}\n  {executed}\n  {executed.with_suffix('.log')}"
+
+
+def test_what_the_snakefile_refuses_is_its_sentence_and_routine_is_not_told(tmp_path):
+    stream, workflow = io.StringIO(), SimpleNamespace(dryrun=False)
+    told = log.Log(workflow, tmp_path, lambda: "the end", stream)
+    traceback = (
+        'StudyError in file "/x/Snakefile", line 1:\nthere is no row\n  File "/x/Snakefile", line 1, in <module>'
+    )
+    for message, level, more in (
+        ("Building DAG of jobs...", logging.INFO, {}),
+        ("Unlocked working directory.", logging.INFO, {}),
+        ("the disk is slow", logging.WARNING, {}),
+        (None, logging.INFO, {"event": LogEvent.PROGRESS}),
+        (traceback, logging.ERROR, {"event": LogEvent.ERROR, "exception": "StudyError"}),
+        (NOTHING_TO_BE_DONE_MSG, logging.INFO, {}),
+    ):
+        told.handle(logging.makeLogRecord({"msg": message, "levelno": level} | more))
+    lines = ["Unlocked working directory.", "the disk is slow", "there is no row", NOTHING_TO_BE_DONE_MSG, "the end"]
+    assert stream.getvalue().splitlines() == lines
+
+
+def test_epochs_go_to_the_terminal_and_all_else_to_the_log(tmp_path, capfd):
+    with open(tmp_path / "log", "w", buffering=1) as file, execute.divided(file, "proposed seed0 stage3"):
+        os.write(2, "\repoch 1 of 2  α 0.5\nTypeError: a warning\n".encode())
+    assert (tmp_path / "log").read_text() == "TypeError: a warning\n"
+    assert capfd.readouterr().err == "  proposed seed0 stage3: epoch 1 of 2  α 0.5\n"
