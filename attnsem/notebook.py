@@ -34,7 +34,7 @@ def say_epoch(row: dict[str, float], epochs: int, seconds: float) -> None:
     """Prints a line on an epoch; papermill's kernel also on papermill's terminal, over its bar. seconds: so far."""
     values = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
     left = timedelta(seconds=round(seconds / row["epoch"] * (epochs - row["epoch"])))
-    print(line := f"epoch {row['epoch']} of {epochs}  {values}  {left} left", flush=True)
+    print(line := f"epoch {row['epoch']} of {epochs}  {values}" + (f"  {left} left" if left else ""), flush=True)
     if "ipykernel" in sys.modules and not IN_JUPYTERLAB:
         for stream in (sys.stderr, sys.__stderr__):  # the second is a pipe into the notebook, but not on Windows
             with suppress(OSError):  # it has no file, or nobody reads it any more
