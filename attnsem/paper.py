@@ -120,7 +120,7 @@ class Settings(BaseModel):
         if self.gate == "pooled" and VARIANT[self.variant].head == "grouped":
             raise ValueError("variant grouped has a channel for each label; give it another gate than pooled")
         if self.similarity and not (self.semantic_loss and self.similarity_weight <= 1):
-            raise ValueError("similarity is blended, by 0 to 1, into the targets of ỹ's own loss; give a semantic_loss")
+            raise ValueError("similarity blends, 0 to 1, into the targets of ỹ's own loss; give it a semantic_loss")
         if self.baseline_folds == 1:
             raise ValueError("parameter baseline_folds must be 0, or 2 or more")
         if self.stage not in stages:

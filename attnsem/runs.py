@@ -129,7 +129,7 @@ def remedy(settings: Settings, runs: Path, dataset: str | None = None, data: str
     missing = [settings]
     while (before := paper.before(missing[0])) and not Run.of(before, runs).complete:
         missing.insert(0, before)
-    lines = [command(stage, **source, **place) for stage in missing]
+    lines = [command(stage, **place, **source) for stage in missing]
     if not (rooted(data) / "prepared" / settings.dataset / "dataset.json").exists():
         lines.insert(0, papermill("00_prepare_data", **source))
     notebooks = ROOT / "notebooks"

@@ -105,11 +105,11 @@ def test_the_users_command_from_any_folder(tmp_path, folder):
     done = subprocess.run([*command, *places], cwd=folder, capture_output=True, text=True)
     assert done.returncode != 0
     told = done.stderr.partition("StudyError: stage 2 is not complete in ")[2].strip().splitlines()
-    source = f"out.ipynb -p dataset mirflickr38 -p data {tmp_path / 'data'}"
-    commands = [f"papermill 0{n}_train_stage{n}.ipynb {source} -p seed 0 -p runs {tmp_path}" for n in (1, 2)]
+    source, data = "out.ipynb -p dataset mirflickr38", f"-p data {tmp_path / 'data'}"
+    commands = [f"papermill 0{n}_train_stage{n}.ipynb {source} -p seed 0 -p runs {tmp_path} {data}" for n in (1, 2)]
     assert told[0] == f"{tmp_path / 'mirflickr38/attention/seed0/stage2'}; run:"
     stand = [] if folder.name == "notebooks" else [f"cd {ROOT / 'notebooks'}"]
-    assert told[1:] == [*stand, f"papermill 00_prepare_data.ipynb {source}", *commands]
+    assert told[1:] == [*stand, f"papermill 00_prepare_data.ipynb {source} {data}", *commands]
 
 
 @pytest.mark.parametrize("watched", [True, False], ids=["stderr is a pipe into the notebook", "as on Windows"])

@@ -270,7 +270,7 @@ def test_what_a_stage_lacks_is_named_in_commands_that_have_the_tables_path(tmp_p
     monkeypatch.chdir(ROOT / "notebooks")
     table, given = tmp_path / "my birds.csv", {"data": tmp_path / "data", "runs": tmp_path / "runs"}
     source, data = f"out.ipynb -p dataset '{table}'", f"-p data {given['data']}"
-    place = f"{data} -p seed 3 -p runs {given['runs']}"
+    place = f"-p seed 3 -p runs {given['runs']} {data}"
     stage2 = f"papermill 02_train_stage2.ipynb {source} {place}"
     stage3 = f"papermill 03_train_stage3.ipynb {source} -p gate logits {place}"
     with pytest.raises(StudyError) as refused:
