@@ -22,10 +22,9 @@ VIEW ?=
 .DEFAULT_GOAL := study
 
 study: .venv/ready
-	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake study --quiet rules host --config datasets='["$(DATASET)"]' seeds='[$(SEED)]' 'rows=["baseline","proposed"]' \
-	  source="$(SOURCE)" data="$(DATA)" runs="$(RUNS)" figures="$(FIGURES)" prepare="$(PREPARE)" stage1="$(STAGE1)" \
-	  stage2="$(STAGE2)" stage3="$(STAGE3)" stage4="$(STAGE4)" view="$(VIEW)"
-	@echo "executed notebooks: $(RUNS)/*/notebooks and beside the checkpoints, figures: $(FIGURES)"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake study --configfile grids/study.yaml --config datasets='["$(DATASET)"]' \
+	  seeds='[$(SEED)]' source="$(SOURCE)" data="$(DATA)" runs="$(RUNS)" figures="$(FIGURES)" prepare="$(PREPARE)" \
+	  stage1="$(STAGE1)" stage2="$(STAGE2)" stage3="$(STAGE3)" stage4="$(STAGE4)" view="$(VIEW)"
 
 # What is recorded under results/, as one notebook with its outputs and one HTML file.
 report: .venv/ready

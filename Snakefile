@@ -2,7 +2,7 @@
 
     snakemake --configfile grids/scenes.yaml          everything that is missing or out of date
     snakemake -n --configfile grids/scenes.yaml       the plan
-    snakemake study --config datasets='[scenes]'      one seed of `proposed`, its figures and predictions
+    snakemake study --configfile grids/study.yaml     one seed of `proposed`, its figures and predictions
 
 A grid file names data sets, rows of the tables, seeds, and for each notebook what papermill is to give it. `search`
 has, for a stage, a number of draws of learning rate, epochs and weight decay: each row is trained by each on `train`,
@@ -11,8 +11,10 @@ with a seed of its own, and takes the one with the best mAP on `val` at the last
 """
 
 import json
+import os
 import re
 import shlex
+import sys
 from pathlib import Path
 
 from attnsem import StudyError, paper
@@ -20,6 +22,7 @@ from attnsem.analysis import rows, systems
 from attnsem.analysis.parameters import declared
 from attnsem.datasets.table import boxes_of
 from attnsem.notebook import argument
+from grids.log import headline, install
 
 RUNS, DATA = config.get("runs", "runs"), config.get("data", "data")
 FIGURES = config.get("figures", f"{RUNS}/figures")
@@ -31,6 +34,23 @@ NOTEBOOKS = Path(workflow.basedir) / "notebooks"
 STAGE = {n: f"{n:02}_train_stage{n}" for n in (1, 2, 3, 4)}
 TABLES = ["05_table1_voc2007", "06_table2_mirflickr", "07_table3_modules", "08_table4_se_conv"]
 SHOWN = ["09_attention_channels", "10_label_dependencies", "11_predict"]
+REPORT = f"{RUNS}/report.html"
+
+
+def ending():
+    """What a complete grid ends with: the result, where to read it, and how to look further."""
+    lines = []
+    for dataset in DATASETS:
+        named = [name for name in (rows.BASELINE, rows.LONGER, "proposed") if name in ROWS]
+        ends = {name: [Path(last_of(dataset, ROWS[name], seed)).with_name("metrics.json") for seed in SEEDS] for name in named}
+        made = {name: paths for name, paths in ends.items() if all(path.exists() for path in paths)}
+        lines += [headline(dataset, made)] if made else []
+    notebooks = ", ".join(f"{RUNS}/{dataset}/notebooks" for dataset in DATASETS)
+    read = f"report: {REPORT}" if Path(REPORT).exists() else f"executed notebooks: {notebooks}"
+    return "\n".join([*lines, read, "JupyterLab: make lab, or where there is no make: jupyter lab"])
+
+
+install(workflow, RUNS, ending)
 
 
 def options(key, *notebooks):
@@ -142,8 +162,9 @@ def table_of(wildcards):
     return [path for path in (Path(dataset), boxes_of(Path(dataset))) if paper.is_table(dataset) and path.exists()]
 
 
-PAPERMILL = "papermill --log-output --no-progress-bar"
-HERE = shlex.quote(str(NOTEBOOKS))
+PYTHON = "python" if os.name == "nt" else shlex.quote(sys.executable)  # Windows' shell knows no single quotes
+HERE = shlex.quote(NOTEBOOKS.as_posix())
+PAPERMILL = f"{PYTHON} {HERE}/../grids/execute.py"
 
 
 workdir: workflow.basedir  # so that relative paths are the notebooks' own
@@ -172,6 +193,8 @@ rule study:
             shown=[*TABLES, *SHOWN],
         ),
 
+onsuccess:
+    print(ending())
 
 
 rule prepare:
@@ -234,7 +257,7 @@ rule search:
     resources:
         gpu=1,
     shell:
-        "python -m attnsem.analysis.search {wildcards.n} --draws {params.draws} {params.values} > {log:q} 2>&1"
+        "{PYTHON} -m attnsem.analysis.search {wildcards.n} --draws {params.draws} {params.values} > {log:q} 2>&1"
 
 
 DRAWS = max(SEARCH.values(), default=0)  # a system has the budget of every other row

@@ -152,9 +152,7 @@ def build(name: str, weights: str = "none") -> Backbone:
     if weights not in ("imagenet", "none") and not rooted(weights).is_file():
         raise StudyError(f"there is no weight file {weights}; weights is imagenet, none or a file")
     if weights == "imagenet" and (name == SMALL or ":" in name):
-        raise StudyError(
-            f"{name} has no ImageNet weights; give -p weights none, which leaves it as it comes, or a file"
-        )
+        raise StudyError(f"{name} has no ImageNet weights; give -p weights none, to leave it as it comes, or a file")
     in_torchvision = name == SMALL or name in models.list_models(models)
     source = from_user if ":" in name else from_torchvision if in_torchvision else from_timm
     try:

@@ -126,9 +126,7 @@ class Settings(BaseModel):
         if self.gate == "pooled" and VARIANT[self.variant].head == "grouped":
             raise ValueError("variant grouped has a channel for each label; give it another gate than pooled")
         if self.similarity and not (self.semantic_loss and self.similarity_weight <= 1):
-            raise ValueError(
-                "similarity is blended into the targets of ỹ's own loss, by 0 to 1; give it a semantic_loss"
-            )
+            raise ValueError("similarity blends, 0 to 1, into the targets of ỹ's own loss; give it a semantic_loss")
         if self.loss == "bce" and (own := changed(self, LOSS)):
             raise ValueError(f"parameter {', '.join(own)} belongs to the asymmetric loss; give loss asl with it")
         if self.baseline_folds == 1:

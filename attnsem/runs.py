@@ -8,13 +8,15 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from shlex import quote
+from shutil import which
 
 import numpy as np
 import pandas as pd
 
 from attnsem import StudyError, paper
 from attnsem.files import ROOT, checksum, load_tensors, read_arrays, read_json, rooted
-from attnsem.notebook import argument
+from attnsem.notebook import papermill
 from attnsem.paper import Settings
 
 NAMED = {"parameters", "parent_sha256", "data_fingerprint", "labels", "checkpoint_sha256", "scores_sha256"}
@@ -109,34 +111,43 @@ def read_scores(path: Path) -> dict[str, np.ndarray]:
         raise StudyError(f"{path} is no score file ({error}); evaluate its stage again") from error
 
 
-def command(settings: Settings) -> str:
-    """What trains a stage with these settings."""
+def command(settings: Settings, **place: object) -> str:
+    """What trains a stage with these settings. place: seed and folders, where they are not the default."""
     names = {1: (), 2: ("attention_objective",)}.get(settings.stage, ("variant", "gate"))
-    values = {"dataset": settings.dataset} | paper.changed(settings, (*names, *paper.NAMED[settings.stage]))
-    parameters = " ".join(argument(name, value) for name, value in values.items())
-    return f"papermill 0{settings.stage}_train_stage{settings.stage}.ipynb out.ipynb {parameters}"
+    values = {"dataset": settings.dataset} | paper.changed(settings, (*names, *paper.NAMED[settings.stage])) | place
+    return papermill(f"0{settings.stage}_train_stage{settings.stage}", **values)
 
 
-def complete_run(settings: Settings, runs: Path) -> Run:
-    """The run of a stage; StudyError naming notebook and parameters where it is not complete."""
+def remedy(settings: Settings, runs: Path, dataset: str | None = None, data: str | Path = "data") -> str:
+    """The commands that make a stage and all that it lacks, a line each, as the shell takes them where it stands.
+
+    dataset: the path of the user's own table, in place of its name; data: folder of prepared data.
+    """
+    source = {"dataset": dataset or settings.dataset} | ({"data": data} if rooted(data) != rooted("data") else {})
+    place = {"seed": settings.seed} | ({"runs": str(runs)} if runs != rooted("runs") else {})
+    missing = [settings]
+    while (before := paper.before(missing[0])) and not Run.of(before, runs).complete:
+        missing.insert(0, before)
+    lines = [command(stage, **place, **source) for stage in missing]
+    if not (rooted(data) / "prepared" / settings.dataset / "dataset.json").exists():
+        lines.insert(0, papermill("00_prepare_data", **source))
+    notebooks = ROOT / "notebooks"
+    return "\n".join([f"cd {quote(str(notebooks))}", *lines] if Path.cwd() != notebooks else lines)
+
+
+def complete_run(settings: Settings, runs: Path, **source: object) -> Run:
+    """The run of a stage; StudyError with what makes it where it is not complete. source: of remedy."""
     run = Run.of(settings, runs)
     if not run.complete:
-        place = {"seed": settings.seed} | ({"runs": str(runs)} if runs != rooted("runs") else {})
-        remedy = " ".join([command(settings), *(argument(name, value) for name, value in place.items())])
-        raise StudyError(f"stage {settings.stage} is not complete in {run.folder}; run: {remedy}")
+        commands = remedy(settings, runs, **source)
+        raise StudyError(f"stage {settings.stage} is not complete in {run.folder}; run:\n{commands}")
     return run
-
-
-def parent_of(settings: Settings, runs: Path) -> Run | None:
-    """The complete run of the stage before, None for stage 1."""
-    before = paper.before(settings)
-    return before and complete_run(before, runs)
 
 
 def lineage(run: Run, runs: str | Path) -> list[Run]:
     """The run and those it stands on, stage 1 first."""
-    parent = parent_of(run.settings, rooted(runs))
-    return [*lineage(parent, runs), run] if parent else [run]
+    before = paper.before(run.settings)
+    return [*lineage(complete_run(before, rooted(runs)), runs), run] if before else [run]
 
 
 def processor() -> str:
@@ -148,10 +159,7 @@ def processor() -> str:
 def environment(device: object = "cpu") -> dict:
     """Git revision, versions and device, a torch.device or its name, for a manifest."""
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        described = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    except OSError:  # there is no git
-        described = ""
+    described = which("git") and subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     kind, torch = str(device).partition(":")[0], sys.modules.get("torch")
     return {
         "git": described or "no git checkout",

@@ -21,7 +21,7 @@ from attnsem.engine import Fabric, fastest_precision, held_by_all, launched, mem
 from attnsem.files import checksum, held, rooted, write_arrays, write_json, write_tensors
 from attnsem.model import Network
 from attnsem.paper import VARIANT, Settings, Variant
-from attnsem.runs import Run, cost, environment, lineage, parent_of
+from attnsem.runs import Run, complete_run, cost, environment, lineage
 from attnsem.training import Learner, Progress, Split, fit, out_of_fold, seed_torch, set_modes
 
 TRAINED = {
@@ -54,8 +54,9 @@ def train(
     Raises StudyError on a missing or changed parent, other parameters in the folder, or another writer.
     """
     settings, runs, data = paper.settings(stage, **parameters), rooted(runs), rooted(data)
-    parent = parent_of(settings, rooted(parents or runs))
-    if parent is not None:
+    before, parent = paper.before(settings), None
+    if before:
+        parent = complete_run(before, rooted(parents or runs), dataset=parameters["dataset"], data=data)
         settings = paper.inherit(settings, parent.settings)
     prepared = Prepared.load(str(parameters["dataset"]), data)
     run = Run.of(settings, runs)
@@ -237,14 +238,14 @@ def write_scores(run: Run, prepared: Prepared, settings: Settings, logits: dict[
     targets = prepared.targets(settings.test_split)
     images = {"ids": np.array(prepared.ids(settings.test_split)), "labels": np.array(prepared.labels)}
     write_arrays(run.folder / "scores.npz", images | {"targets": targets} | logits)
-    readings = metrics.readings(targets, logits["scores"], prepared.labels)
+    table = metrics.readings(targets, logits["scores"], prepared.labels)
     decisions = metrics.precision_recall_f1(targets, logits["scores"])
     mean_ap = {name: 100 * metrics.mean_average_precision(targets, part) for name, part in logits.items()}
     mean_ap = {name: None if np.isnan(value) else value for name, value in mean_ap.items()}
     content = {
-        "mAP": mean_ap["scores"],
-        "parts": {name: value for name, value in mean_ap.items() if name != "scores"},
-        "readings": {" ".join(reading): row.dropna().to_dict() for reading, row in readings.iterrows()},
+        "mAP": mean_ap.pop("scores"),
+        "parts": mean_ap,
+        "readings": {" ".join(reading): row.dropna().to_dict() for reading, row in table.iterrows()},
         "precision_recall_f1": {threshold: row.dropna().to_dict() for threshold, row in decisions.iterrows()},
     }
     write_json(run.folder / "metrics.json", content)

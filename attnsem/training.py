@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 
 from attnsem import NotFiniteError, StudyError
-from attnsem.datasets.arrays import Images, Views, batches
+from attnsem.datasets.arrays import Views, batches
 from attnsem.datasets.features import Features
 from attnsem.datasets.similarity import softened
+from attnsem.datasets.storage import Images
 from attnsem.engine import Fabric, ahead, compiled, largest_batch, share_batchnorm
 from attnsem.files import load_tensors, write_table, write_tensors
 from attnsem.losses import loss_of
 from attnsem.metrics import mean_average_precision
 from attnsem.model import Classifier, Network, Output
-from attnsem.notebook import bar
+from attnsem.notebook import bar, say_epoch
 from attnsem.paper import Settings
 from attnsem.runs import Run, environment
 
@@ -180,7 +181,7 @@ def fit(learner: Learner, run: Run, train: Split, test: Split, origin: dict) -> 
         progress.seconds += time.monotonic() - started
         if fabric.is_global_zero:
             save(learner, progress, run, origin)
-        fabric.print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
+            say_epoch(row, settings.epochs, progress.seconds)
     return progress, logits or evaluate(fabric, learner.network, test)
 
 
@@ -231,6 +232,7 @@ def out_of_fold(features: Features, targets: Tensor, settings: Settings, folds: 
         raise StudyError(f"baseline_folds needs a stage 1 that trained its classifier alone, {reason}, or give 0")
     pooled = features.pooled()[..., None, None]
     logits = torch.zeros(*pooled.shape[:2], targets.shape[1])
+    of_batch = loss_of(settings)
     fold_of = np.random.default_rng((settings.seed, 1)).permutation(len(targets)) % folds
     for fold in range(folds):
         seed_torch(settings.seed, 1, fold)
@@ -242,7 +244,7 @@ def out_of_fold(features: Features, targets: Tensor, settings: Settings, folds: 
                 group["lr"] = settings.lr_at(epoch) * settings.new_lr
             for indices in batches(random.permutation(others), settings.batch_size):
                 inputs = pooled[indices, random.integers(pooled.shape[1], size=len(indices))]
-                loss = loss_of(settings)(classifier(inputs), targets[indices])
+                loss = of_batch(classifier(inputs), targets[indices])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

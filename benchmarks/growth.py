@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 
 from attnsem import stages, training
 from attnsem.analysis.figures import COLOURS, styled, subplots, write_figure
-from attnsem.datasets.arrays import Images
 from attnsem.datasets.features import Features
+from attnsem.datasets.storage import Images
 from attnsem.engine import fastest_precision, launched
 from attnsem.files import ROOT, write_json
 from attnsem.paper import Settings

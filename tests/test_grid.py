@@ -1,17 +1,23 @@
 """The Snakefile: its plan, what it refuses before anything runs, and what one failed run leaves of the others."""
 
+import io
 import json
+import logging
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
 from PIL import Image
+from snakemake.common import NOTHING_TO_BE_DONE_MSG
+from snakemake_interface_logger_plugins.common import LogEvent
 
 from attnsem.files import ROOT
+from grids import execute, log
 
 GRIDS = sorted((ROOT / "grids").glob("*.yaml"))
 
@@ -26,9 +32,16 @@ def snakemake(*given, **config):
 
 
 def counts(told):
-    """Jobs by rule, of a plan."""
-    lines = told.split("Job stats:")[1].split("total")[0].splitlines()
-    return {words[0]: int(words[1]) for line in lines if len(words := line.split()) == 2 and words[1].isdigit()}
+    """How many of each step, of a plan."""
+    table = told.split("---\n")[1].split("\nall ")[0]
+    return {words[0]: int(words[1]) for words in (re.split("  +", line) for line in table.splitlines())}
+
+
+PREPARED = "00_prepare_data"
+TRAINED = [f"{n:02}_train_stage{n}" for n in range(5)]
+TABLES = {
+    f"{name}": 1 for name in ("05_table1_voc2007", "06_table2_mirflickr", "07_table3_modules", "08_table4_se_conv")
+}
 
 
 def test_variants_gates_and_seeds_share_their_stages(tmp_path):
@@ -37,13 +50,17 @@ def test_variants_gates_and_seeds_share_their_stages(tmp_path):
         **{"runs": str(tmp_path), "systems": [], "rows": ["att", "proposed", "proposed, logits gate"]},
     )
     assert code == 0, told
-    assert counts(told) == {"prepare": 1, "stage1": 3, "stage2": 3, "stage3": 9, "table": 4, "grid": 1}
+    assert counts(told) == {PREPARED: 1, TRAINED[1]: 3, TRAINED[2]: 3, TRAINED[3]: 9} | TABLES
 
 
 def test_settings_are_searched_on_val_before_the_seeds_are_trained(tmp_path):
-    code, told = snakemake("-np", runs=str(tmp_path), rows=["proposed"], last=3, seeds=[0, 1], search={3: 12})
+    config = {"runs": str(tmp_path), "rows": ["proposed"], "last": 3, "seeds": [0, 1], "search": {3: 12}}
+    searches = {f"search of stage{n}": 1 for n in (1, 2, 3)}
+    code, told = snakemake("-n", **config)
     assert code == 0, told
-    assert counts(told) == {"prepare": 1, "search": 3, "stage1": 2, "stage2": 2, "stage3": 2, "table": 4, "grid": 1}
+    assert counts(told) == {PREPARED: 1, TRAINED[1]: 2, TRAINED[2]: 2, TRAINED[3]: 2} | TABLES | searches
+    code, told = snakemake("-np", **config)
+    assert code == 0, told
     draws = dict(re.findall(r"attnsem.analysis.search (\d) --draws (\d+) .*-p seed 2", told))
     assert draws == {"1": "0", "2": "0", "3": "12"}
 
@@ -89,7 +106,7 @@ def test_other_parameters_and_a_changed_table_run_again(tmp_path):
     code, told = snakemake(*given, "-n", **tiny, stage1=f"{small} -p epochs 1")
     assert "Nothing to be done" in told
     code, told = snakemake(*given, "-n", **tiny, stage1=f"{small} -p epochs 2")
-    assert counts(told) == {"stage1": 1, "grid": 1} or counts(told) == {"stage1": 1}
+    assert counts(told) == {TRAINED[1]: 1}
     table.write_text(table.read_text().replace("0.png,train,0", "0.png,train,1"))
     code, told = snakemake(*given, **tiny, stage1=f"{small} -p epochs 1")
     assert code != 0 and "my birds has changed since" in told
@@ -100,9 +117,9 @@ def test_other_parameters_and_a_changed_table_run_again(tmp_path):
 )
 def test_every_grid_has_a_plan_here_and_the_papers_on_a_cluster(profile, path, tmp_path):
     given = "--profile", f"profiles/{profile}", "--configfile", str(path)
-    code, told = snakemake("-n", "--quiet", "rules", *given, runs=str(tmp_path))
+    code, told = snakemake("-n", *given, runs=str(tmp_path))
     assert code == 0, told
-    assert counts(told)["grid"] == 1
+    assert counts(told)[PREPARED] >= 1 and len(told.splitlines()) < 30
 
 
 @pytest.mark.parametrize(
@@ -134,7 +151,12 @@ def test_papermill_by_hand_refuses_a_misspelt_parameter(tmp_path):
     ]
     done = subprocess.run([*command, "-p", "runs", tmp_path], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode != 0
-    assert "StudyError: this notebook has no parameter 'epoch'; did you mean 'epochs'?" in done.stderr
+    *_, traceback = done.stderr.split("Traceback")
+    assert len(traceback.splitlines()) < 36  # papermill's own
+    sentence = "StudyError: this notebook has no parameter 'epoch'; did you mean 'epochs'?"
+    assert traceback.strip().splitlines()[-2:] == ['Exception encountered at "In [4]":', sentence]
+    cells = [cell for cell in nbformat.read(tmp_path / "out.ipynb", as_version=4).cells if cell.cell_type == "code"]
+    assert [output.traceback for cell in cells for output in cell.outputs] == [[sentence]]
 
 
 def test_a_failed_run_stops_its_branch_and_is_kept_to_be_read(tmp_path):
@@ -149,7 +171,94 @@ def test_a_failed_run_stops_its_branch_and_is_kept_to_be_read(tmp_path):
     failed = runs / "proposed-confidence-baseline_folds5/seed0/stage3/03_train_stage3.ipynb"
     assert str(failed) in told
     cells = [cell for cell in nbformat.read(failed, as_version=4).cells if cell.cell_type == "code"]
+    assert "FAILED 03_train_stage3: baseline_folds needs a stage 1 that" in told
+    assert f"\n  {failed}\n  {failed.with_suffix('.log')}\n" in told
+    assert "Executing Cell" in failed.with_suffix(".log").read_text()
+    lines = told.splitlines()
+    assert lines[-1] == "1 of 5 steps failed; mend that, and the same command goes on from what is there"
+    assert len(lines) < 20 and not [line for line in lines if re.search("Executing|WARNING|manifest|Touching", line)]
+    for stage, part in enumerate(("densenet", "attention", "attended"), 1):
+        assert [line for line in lines if re.match(rf"\d of 5  {TRAINED[stage]}: scenes, {part}, seed 0", line)]
+        assert [line for line in lines if line.startswith(f"  {part} seed0 stage{stage}: epoch 1 of 1  loss ")]
     errors = [output.evalue for cell in cells for output in cell.outputs if output.output_type == "error"]
     assert "baseline_folds needs" in errors[0]
     code, told = snakemake("grid", "-n", "--omit-from", "table", rows=rows[:2], **tiny)
     assert code == 0 and "Nothing to be done" in told
+
+
+@pytest.mark.parametrize("seconds", [(100, 130, 160), ()])
+def test_a_plan_says_how_long_by_what_has_run(seconds, tmp_path):
+    for seed, took in enumerate(seconds):
+        folder = tmp_path / f"birds/densenet/seed{seed}/stage1"
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text(json.dumps({"seconds": took}))
+    rule = SimpleNamespace(name="stage1")
+    names = {"dataset": "birds", "part": "densenet"}
+    job = SimpleNamespace(rule=rule, wildcards_dict=names | {"seed": "9"}, log=["01_train_stage1.ipynb"])
+    other = SimpleNamespace(rule=SimpleNamespace(name="show"), wildcards_dict=names, log=[str(tmp_path / "11.ipynb")])
+    table = log.plan([job, job, other], tmp_path)
+    lines = [re.split("  +", line.strip()) for line in table.splitlines()]
+    stage = ["01_train_stage1", "2", "2:10", "4:20"] if seconds else ["01_train_stage1", "2", "not known"]
+    assert stage in lines and ["11", "1", "not known"] in lines
+    total = "4:20, and 1 of unknown length" if seconds else "not known"
+    assert ["all", "3", total] in lines
+
+
+def test_what_took_hours_is_told_in_hours():
+    assert [log.text_of(seconds) for seconds in (7, 605.4, 3599, 12_240)] == ["0:07", "10:05", "59:59", "3 h 24 min"]
+
+
+def test_a_study_ends_with_its_headline(tmp_path):
+    rows = {"baseline": (80.0, 82.0), "baseline, trained longer": (82.5, 82.5), "proposed": (84.0, 85.0)}
+    paths = {name: [tmp_path / f"{name}{seed}.json" for seed in (0, 1)] for name in rows}
+    for name, values in rows.items():
+        for path, value in zip(paths[name], values, strict=True):
+            path.write_text(json.dumps({"mAP": value}))
+    told = "scenes, 2 seeds: proposed has 84.5 mAP, Δ +3.5 vs. baseline (81.0)"
+    assert log.headline("scenes", paths) == f"{told}, Δ +2.0 vs. baseline, trained longer (82.5)"
+    paths["proposed"][1].write_text(json.dumps({"mAP": None}))
+    assert "proposed" not in log.headline("scenes", paths)
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ("a traceback\nStudyError: no stage 2; run:\ncd x\npapermill y\n", "no stage 2; run:\ncd x\npapermill y"),
+        ("a traceback\nDeadKernelError: Kernel died\n", "DeadKernelError: Kernel died"),
+        ("", "it said nothing"),
+        (None, "it left no log"),
+    ],
+)
+def test_a_failure_is_its_logs_last_sentence(said, sentence, tmp_path):
+    executed = tmp_path / "03_train_stage3.ipynb"
+    if said is not None:
+        executed.with_suffix(".log").write_text(said)
+    record = logging.makeLogRecord({"event": LogEvent.JOB_ERROR, "log": [str(executed)]})
+    lines = log.Log(SimpleNamespace(dryrun=False), tmp_path, str, io.StringIO()).format(record)
+    assert lines == f"FAILED 03_train_stage3: {sentence}\n  {executed}\n  {executed.with_suffix('.log')}"
+
+
+def test_what_the_snakefile_refuses_is_its_sentence_and_routine_is_not_told(tmp_path):
+    stream, workflow = io.StringIO(), SimpleNamespace(dryrun=False)
+    told = log.Log(workflow, tmp_path, lambda: "the end", stream)
+    traceback = (
+        'StudyError in file "/x/Snakefile", line 1:\nthere is no row\n  File "/x/Snakefile", line 1, in <module>'
+    )
+    for message, level, more in (
+        ("Building DAG of jobs...", logging.INFO, {}),
+        ("Unlocked working directory.", logging.INFO, {}),
+        ("the disk is slow", logging.WARNING, {}),
+        (None, logging.INFO, {"event": LogEvent.PROGRESS}),
+        (traceback, logging.ERROR, {"event": LogEvent.ERROR, "exception": "StudyError"}),
+        (NOTHING_TO_BE_DONE_MSG, logging.INFO, {}),
+    ):
+        told.handle(logging.makeLogRecord({"msg": message, "levelno": level} | more))
+    lines = ["Unlocked working directory.", "the disk is slow", "there is no row", NOTHING_TO_BE_DONE_MSG, "the end"]
+    assert stream.getvalue().splitlines() == lines
+
+
+def test_epochs_go_to_the_terminal_and_all_else_to_the_log(tmp_path, capfd):
+    with open(tmp_path / "log", "w", buffering=1) as file, execute.divided(file, "proposed seed0 stage3"):
+        os.write(2, "\repoch 1 of 2  α 0.5\nTypeError: a warning\n".encode())
+    assert (tmp_path / "log").read_text() == "TypeError: a warning\n"
+    assert capfd.readouterr().err == "  proposed seed0 stage3: epoch 1 of 2  α 0.5\n"

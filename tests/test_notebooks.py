@@ -115,10 +115,30 @@ def test_the_users_command_from_any_folder(tmp_path, folder):
     """papermill 03_train_stage3.ipynb out.ipynb -p dataset mirflickr38: here its parent is missing."""
     notebook = "03_train_stage3.ipynb" if folder.name == "notebooks" else ROOT / "notebooks/03_train_stage3.ipynb"
     command = [sys.executable, "-m", "papermill", notebook, tmp_path / "out.ipynb", "-p", "dataset", "mirflickr38"]
-    done = subprocess.run([*command, "-p", "runs", tmp_path], cwd=folder, capture_output=True, text=True)
+    places = ["-p", "runs", tmp_path, "-p", "data", tmp_path / "data"]
+    done = subprocess.run([*command, *places], cwd=folder, capture_output=True, text=True)
     assert done.returncode != 0
-    assert "StudyError: stage 2 is not complete in" in done.stderr
-    assert "run: papermill 02_train_stage2.ipynb out.ipynb -p dataset mirflickr38 -p seed 0" in done.stderr
+    told = done.stderr.partition("StudyError: stage 2 is not complete in ")[2].strip().splitlines()
+    source, data = "out.ipynb -p dataset mirflickr38", f"-p data {tmp_path / 'data'}"
+    commands = [f"papermill 0{n}_train_stage{n}.ipynb {source} -p seed 0 -p runs {tmp_path} {data}" for n in (1, 2)]
+    assert told[0] == f"{tmp_path / 'mirflickr38/attention/seed0/stage2'}; run:"
+    stand = [] if folder.name == "notebooks" else [f"cd {ROOT / 'notebooks'}"]
+    assert told[1:] == [*stand, f"papermill 00_prepare_data.ipynb {source} {data}", *commands]
+
+
+@pytest.mark.parametrize("watched", [True, False], ids=["stderr is a pipe into the notebook", "as on Windows"])
+def test_papermill_by_hand_shows_lines_as_they_pass(tmp_path, watched):
+    code = nbformat.v4.new_code_cell(
+        "from attnsem.notebook import say_epoch\nsay_epoch({'epoch': 1, 'loss': 0.5}, 4, 21)"
+    )
+    nbformat.write(nbformat.v4.new_notebook(cells=[code]), tmp_path / "in.ipynb")
+    environment = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}  # with it ipykernel has no pipe
+    environment |= {} if watched else {"PYTEST_CURRENT_TEST": "1"}
+    command = [sys.executable, "-m", "papermill", "-k", "python3", "in.ipynb", "out.ipynb"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)  # bytes: \r is told from \n
+    line = "epoch 1 of 4  loss 0.5  0:01:03 left\n"
+    assert done.returncode == 0 and done.stderr.count(b"\r" + line.encode()) == 1
+    assert outputs(nbformat.read(tmp_path / "out.ipynb", as_version=4))[0].text == line
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

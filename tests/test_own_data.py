@@ -13,6 +13,7 @@ from attnsem.analysis.dependencies import cooccurrence
 from attnsem.analysis.figures import file_name
 from attnsem.analysis.inference import Photographs
 from attnsem.analysis.localisation import Localisation
+from attnsem.analysis.rows import run_of_row
 from attnsem.datasets import load, read_image
 from attnsem.datasets.prepared import Prepared, prepare
 from attnsem.datasets.similarity import similarity
@@ -262,3 +263,23 @@ def test_photographs_in_folders_within_are_taken_by_their_paths(tmp_path):
     photographs = Photographs.of(tmp_path, 32)
     assert photographs.names == ["b.png", "day 1/a.png", "day 2/deep/a.png"] and len(photographs) == 3
     assert Photographs.of(tmp_path / "b.png", 32).names == ["b.png"]
+
+
+def test_what_a_stage_lacks_is_named_in_commands_that_have_the_tables_path(tmp_path, monkeypatch):
+    """And those alone: what is there is not made again."""
+    monkeypatch.chdir(ROOT / "notebooks")
+    table, given = tmp_path / "my birds.csv", {"data": tmp_path / "data", "runs": tmp_path / "runs"}
+    source, data = f"out.ipynb -p dataset '{table}'", f"-p data {given['data']}"
+    place = f"-p seed 3 -p runs {given['runs']} {data}"
+    stage2 = f"papermill 02_train_stage2.ipynb {source} {place}"
+    stage3 = f"papermill 03_train_stage3.ipynb {source} -p gate logits {place}"
+    with pytest.raises(StudyError) as refused:
+        stages.train(4, dataset=str(table), gate="logits", seed=3, **given)
+    first = [f"papermill 00_prepare_data.ipynb {source} {data}", f"papermill 01_train_stage1.ipynb {source} {place}"]
+    assert str(refused.value).splitlines()[1:] == [*first, stage2, stage3]
+    for made in ("data/prepared/my birds/dataset.json", "runs/my birds/densenet/seed3/stage1/manifest.json"):
+        (tmp_path / made).parent.mkdir(parents=True)
+        (tmp_path / made).write_text("{}")
+    with pytest.raises(StudyError) as refused:
+        run_of_row("proposed, logits gate", 3, dataset=str(table), seed=3, **given)
+    assert str(refused.value).splitlines()[1:] == [stage2, stage3]

@@ -22,10 +22,11 @@ SYSTEMS = [name for name in MODULES if name.startswith("attnsem.analysis.systems
 ANALYSIS = [name for name in MODULES if name.startswith("attnsem.analysis") and name not in SYSTEMS]
 WITHOUT_TORCH = (
     *("attnsem.metrics", "attnsem.files", "attnsem.runs", "attnsem.paper", "attnsem.notebook"),
+    "attnsem.datasets.prepared",
     *(f"attnsem.analysis.{name}" for name in ("rows", "tables", "results", "published", "statistics", "figures")),
     "attnsem.analysis.systems",
 )
-TABLE_NOTEBOOKS = sorted((ROOT / "notebooks").glob("0[5-8]_*.ipynb"))
+LIGHT_NOTEBOOKS = sorted((ROOT / "notebooks").glob("0[05-8]_*.ipynb"))  # preparation and tables
 RESCORING = {"numpy", "pandas", "dateutil", "six", "pytz", "tzdata"}  # numpy and pandas, and what those import
 
 
@@ -89,11 +90,11 @@ def import_cells(notebook):
 
 
 PROGRAMS = {name: f"import {name}" for name in WITHOUT_TORCH}
-PROGRAMS |= {path.stem: import_cells(path) for path in TABLE_NOTEBOOKS}
+PROGRAMS |= {path.stem: import_cells(path) for path in LIGHT_NOTEBOOKS}
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_what_reads_results_imports_no_torch(name):
+def test_what_prepares_or_reads_results_imports_no_torch(name):
     assert "import attnsem" in PROGRAMS[name] or "from attnsem" in PROGRAMS[name]
     heavy = ("torch", "torchvision", "lightning_fabric", "timm")
     program = f"{PROGRAMS[name]}\nimport sys\nprint([name for name in {heavy} if name in sys.modules])"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attnsem import StudyError
 from attnsem.datasets import read_image
-from attnsem.datasets.arrays import Images
+from attnsem.datasets.storage import Images
 from attnsem.engine import launched, memory_given_back
 from attnsem.runs import Run
 from attnsem.stages import load

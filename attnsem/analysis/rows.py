@@ -113,13 +113,16 @@ def near(name: str) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; there are {'; '.join(ROWS)}"
 
 
-def run_of_row(name: str, stage: int, *, dataset: str, seed: int = 0, runs: str | Path = "runs") -> Run:
+def run_of_row(
+    name: str, stage: int, *, dataset: str, seed: int = 0, runs: str | Path = "runs", data: str | Path = "data"
+) -> Run:
     """The complete run of a row at a stage that it goes through, stage 1 for the baseline.
 
     name: of ROWS, or a run's folder below <runs>/<dataset>. StudyError where there is none.
     """
     if name in ROWS:
-        return complete_run(settings_of(ROWS[name], stage, dataset=dataset, seed=seed), rooted(runs))
+        settings = settings_of(ROWS[name], stage, dataset=dataset, seed=seed)
+        return complete_run(settings, rooted(runs), dataset=dataset, data=data)
     run = Run(rooted(runs) / paper.name_of(dataset) / name / f"seed{seed}" / f"stage{stage}")
     if name in FORMER or not run.complete:
         raise StudyError(f"there is no row {name!r}, and no complete run in {run.folder}{near(name)}")

@@ -1,34 +1,11 @@
-"""Prepared images in memory: read in batches, cropped and flipped on the device."""
+"""Batches of prepared images, cropped and flipped on the device."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-
-
-@dataclass(frozen=True)
-class Images:
-    """Rows of a mapped array (images, S, S, 3) uint8, whose file has this checksum."""
-
-    array: np.ndarray
-    rows: np.ndarray
-    sha256: str
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def only(self, indices: list[int]) -> "Images":
-        return replace(self, rows=self.rows[indices])
-
-    def __getitem__(self, indices: np.ndarray) -> Tensor:
-        """(N, S, S, 3) uint8, read into memory."""
-        rows = self.rows[indices]
-        batch = np.empty((len(rows), *self.array.shape[1:]), np.uint8)
-        for place in np.argsort(rows):  # reading in file order spares a disk its seeks
-            batch[place] = self.array[rows[place]]
-        return torch.from_numpy(batch)
 
 
 @dataclass(frozen=True)

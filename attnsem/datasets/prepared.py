@@ -12,11 +12,10 @@ from PIL import Image
 
 from attnsem import StudyError
 from attnsem.datasets import NAMES, table
-from attnsem.datasets.arrays import Images
 from attnsem.datasets.dataset import Dataset
-from attnsem.datasets.storage import fill, mapped, read_seal
+from attnsem.datasets.storage import Images, fill, mapped, read_seal
 from attnsem.files import held, read_json, rooted, write_json
-from attnsem.notebook import argument
+from attnsem.notebook import papermill
 from attnsem.paper import is_table, name_of
 
 
@@ -128,7 +127,8 @@ class Prepared:
         path = folder / "prepared" / name / "dataset.json"
         if not path.exists():
             source = dataset if dataset in NAMES or is_table(dataset) else f"path/to/{name}.csv"
-            command = f"papermill 00_prepare_data.ipynb out.ipynb {argument('dataset', source)}"
+            place = {"data": str(folder)} if folder != rooted("data") else {}
+            command = papermill("00_prepare_data", dataset=source, **place)
             raise StudyError(f"{name} is not prepared under {folder}; run: {command}")
         check_source(dataset, folder)
         description = read_json(path)

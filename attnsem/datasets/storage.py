@@ -5,7 +5,9 @@ import math
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,7 +15,38 @@ from attnsem import StudyError
 from attnsem.files import checksum, held, read_json, write, write_json
 from attnsem.notebook import bar
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 CHUNK = 64  # rows between two records of progress
+
+
+@dataclass(frozen=True)
+class Images:
+    """Rows of a mapped array (images, S, S, 3) uint8, whose file has this checksum."""
+
+    array: np.ndarray
+    rows: np.ndarray
+    sha256: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def only(self, indices: list[int]) -> "Images":
+        return replace(self, rows=self.rows[indices])
+
+    def pixels(self, indices: np.ndarray) -> np.ndarray:
+        """(N, S, S, 3) uint8, read into memory."""
+        rows = self.rows[indices]
+        batch = np.empty((len(rows), *self.array.shape[1:]), np.uint8)
+        for place in np.argsort(rows):  # reading in file order spares a disk its seeks
+            batch[place] = self.array[rows[place]]
+        return batch
+
+    def __getitem__(self, indices: np.ndarray) -> "Tensor":
+        from torch import from_numpy  # here alone: who only prepares images does without
+
+        return from_numpy(self.pixels(indices))
 
 
 def fill(target: Path, shape: tuple[int, ...], dtype: type, rows: Callable[[int, int], np.ndarray], title: str) -> None:
