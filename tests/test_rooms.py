@@ -65,7 +65,7 @@ def test_no_file_is_in_a_circle_of_imports():
 
 
 @pytest.mark.parametrize(
-    ("room", "most"), [(CORE, 2000), (DATASETS, 1600), (ANALYSIS, 2600)], ids=["core", "datasets", "analysis"]
+    ("room", "most"), [(CORE, 2000), (DATASETS, 1600), (ANALYSIS, 2800)], ids=["core", "datasets", "analysis"]
 )
 def test_a_room_keeps_its_size(room, most):
     assert sum(lines(room).values()) <= most

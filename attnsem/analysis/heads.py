@@ -15,6 +15,7 @@ from torch import Tensor
 
 from attnsem import StudyError, paper, stages
 from attnsem.backbones import Backbone
+from attnsem.datasets.weights import way_to_weights
 from attnsem.files import checksum, read_arrays, read_json, rooted, write_arrays, write_json
 from attnsem.model import Network
 from attnsem.paper import Settings
@@ -51,12 +52,19 @@ class Heads:
     def network(self, weights: str = "imagenet") -> Network:
         """In evaluation mode, on a backbone with these weights; StudyError where the heads were trained on others."""
         settings = self.settings.but(weights=weights)
-        network = stages.network_of(settings, len(self.manifest["labels"]))
+        try:
+            network = stages.network_of(settings, len(self.manifest["labels"]))
+        except StudyError as error:
+            if weights != "imagenet":
+                raise
+            fault = f"{self.path.name} needs the weights of {settings.backbone} that it was trained on"
+            remedy = f"{way_to_weights(settings.backbone)}, or name it by -p weights PATH (make predict WEIGHTS=PATH)"
+            raise StudyError(f"{fault}, and {str(error).partition(';')[0]}; {remedy}") from error
         round_kernels(network.backbone)
         parts, trained_on = checksums(network.backbone), self.manifest["backbone"]
         if others := [part for part in trained_on if parts.get(part) != trained_on[part]]:
             fault = f"{weights} weights of {settings.backbone} are not those that {self.path.name} was trained on"
-            remedy = "leave out -p weights, or give torchvision's or timm's own file, which imagenet is"
+            remedy = "leave weights imagenet, or give torchvision's or timm's own file"
             raise StudyError(f"{fault} ({others[0]} differs); {remedy}")
         heads = self.tensors()
         keys = [key for key in network.state_dict() if not key.startswith(BACKBONE) and "num_batches" not in key]

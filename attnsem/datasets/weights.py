@@ -34,7 +34,7 @@ def way_to_weights(name: str) -> str:
         import timm
 
         cfg = timm.get_pretrained_cfg(of_imagenet(name))
-        if not (cfg.hf_hub_id or cfg.url):
+        if not (cfg and (cfg.hf_hub_id or cfg.url)):
             return "choose a backbone that has some"
         if cfg.hf_hub_id:
             from huggingface_hub.constants import HF_HUB_CACHE
