@@ -12,8 +12,9 @@ from attnsem.analysis.channels import Channels, image_ids, named
 from attnsem.analysis.dependencies import cooccurrence
 from attnsem.analysis.figures import file_name
 from attnsem.analysis.localisation import Localisation
+from attnsem.analysis.rows import run_of_row
 from attnsem.datasets import load, read_image
-from attnsem.datasets.prepared import Prepared, prepare
+from attnsem.datasets.prepared import Prepared, check_source, prepare
 from attnsem.datasets.similarity import similarity
 from attnsem.files import ROOT
 from attnsem.notebook import argument
@@ -94,6 +95,18 @@ def test_a_table_that_is_not_prepared_is_asked_for_by_its_path(tmp_path):
     table(tmp_path, stem="birds")
     with pytest.raises(StudyError, match=r"did you mean .*/birds.csv\?"):
         load(str(tmp_path / "birds"), data=tmp_path)
+
+
+def test_a_prepared_table_goes_by_its_bare_name_as_by_its_path(tmp_path):
+    """In what reads the table, trains on it, and shows its runs; its defaults are the same."""
+    path = table(tmp_path / "birds")
+    known = prepared(path, tmp_path / "data")
+    assert prepared("labels", tmp_path / "data").fingerprint == known.fingerprint
+    run = trained("labels", tmp_path)
+    assert trained(path, tmp_path).folder == run.folder and run.settings.dataset == "labels"
+    for name in ("labels", str(path)):
+        assert run_of_row("baseline", 1, dataset=name, runs=tmp_path / "runs").folder == run.folder
+        assert "labels" in command(paper.settings(1, dataset=name)) and check_source(name, tmp_path / "data") is None
 
 
 ODD = ["NA", "nan", "None", "null", "Unnamed: 0", "1", "1.0", "True", "index", "a", "a.1", "cat, black", "mean", "猫"]
