@@ -1,5 +1,6 @@
 # make study    the whole study on one data set          make test    the tests
-# Both make their environment in .venv from requirements.lock the first time.
+# make predict  labels on photographs, without training
+# Each makes its environment in .venv from requirements.lock the first time.
 
 PYTHON ?= python3
 BIN := .venv/bin

@@ -1,6 +1,7 @@
 """The user's own data, from a small table to what a stage leaves: what could go wrong without a word."""
 
 import json
+import shlex
 
 import numpy as np
 import papermill
@@ -12,6 +13,7 @@ from attnsem.analysis.channels import Channels, image_ids, named
 from attnsem.analysis.dependencies import cooccurrence
 from attnsem.analysis.figures import file_name
 from attnsem.analysis.localisation import Localisation
+from attnsem.analysis.predict import Trained
 from attnsem.analysis.rows import run_of_row
 from attnsem.datasets import load, read_image
 from attnsem.datasets.prepared import Prepared, check_source, prepare
@@ -265,3 +267,25 @@ def test_missing_images_are_counted(tmp_path):
         (tmp_path / f"{number:06}.jpg").unlink()
     with pytest.raises(StudyError, match=r"line 5, column image: '000003.jpg', .* \(2 cells are so\)"):
         load(str(path), data=tmp_path)
+
+
+def test_the_recipe_for_a_small_set_is_of_the_notebooks_parameters_and_trains(tmp_path):
+    """With one epoch a stage; data/README.md has as many as it needs."""
+    path = table(tmp_path / "birds", stem="birds")
+    lines = [line for line in (ROOT / "data/README.md").read_text().splitlines() if line.startswith("papermill ")]
+    stages_trained, places = [], {"data": tmp_path / "data", "runs": tmp_path / "runs"}
+    for notebook, _, *words in (shlex.split(line)[1:] for line in lines):
+        assert words[::3] == ["-p"] * (len(words) // 3)
+        parameters = {name: stages.value_of(name, value) for name, value in zip(words[1::3], words[2::3], strict=True)}
+        assert parameters.keys() <= papermill.inspect_notebook(ROOT / "notebooks" / notebook).keys()
+        if notebook.startswith("00"):
+            sizes = {name: parameters[name] for name in SIZES}
+            prepare(load(str(path), data=tmp_path), data=tmp_path / "data", **sizes)
+        elif notebook.startswith("11"):
+            row = {name: parameters[name] for name in ("row", "stage", "dataset")}
+            trained = Trained.chosen(None, "imagenet", seed=0, runs=tmp_path / "runs", **row)
+            assert trained.labels == LABELS and trained.settings.alpha == "fixed"
+        else:
+            stages_trained.append(int(notebook[:2]))
+            stages.train(stages_trained[-1], device="cpu", **places, **parameters | {"epochs": 1})
+    assert stages_trained == [1, 2, 3]

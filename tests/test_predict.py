@@ -135,6 +135,26 @@ def test_photographs_are_labelled_without_training(tmp_path, monkeypatch):
     }
 
 
+RECORDED = {  # mean and standard deviation of torchvision's tensors, as PaddlePaddle/GraphNet lists those of its models
+    "conv0.weight": (-0.0003748801536858082, 0.13130402565002441),
+    "norm0.running_mean": (-0.006412121467292309, 0.05406166613101959),
+    "norm0.running_var": (4.121304035186768, 7.055976390838623),
+    "denseblock1.denselayer1.norm1.bias": (0.16552790999412537, 0.15012335777282715),
+    "denseblock1.denselayer3.conv2.weight": (-0.0008570398786105216, 0.032253336161375046),
+    "denseblock1.denselayer4.norm1.weight": (0.10510488599538803, 0.07735804468393326),
+    "norm5.running_var": (0.005076163914054632, 0.003992283716797829),
+    "norm5.weight": (0.9592667818069458, 0.9418938159942627),
+}
+
+
+@with_weights
+def test_the_weights_of_the_runs_are_torchvisions():
+    state = torch.load(WEIGHTS, weights_only=True)
+    for name, recorded in RECORDED.items():
+        tensor, is_kernel = state[f"features.{name}"].float(), "conv" in name
+        assert (tensor.mean().item(), tensor.std().item()) == pytest.approx(recorded, rel=1e-4 if is_kernel else 1e-6)
+
+
 def test_photographs_in_folders_within_are_taken_by_their_paths(tmp_path):
     for place in ("b.png", "day 1/a.png", "day 2/deep/a.png"):
         picture(tmp_path / place)
@@ -173,7 +193,7 @@ def test_each_call_has_a_folder_and_what_it_wrote_is_no_photograph(tmp_path, mon
     assert f"{tmp_path}/party/out/party has predictions, no photographs" in where
     assert where.splitlines()[-1] == f"probabilities.csv and pictures of 1 images are in {folder}"
     written = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.*"))]
-    assert written == ["a.png", "attention.png", "channels/a.png", "probabilities.csv"]
+    assert written == ["a.png", "channels/a.png", "probabilities.csv"]
     assert read_image(tmp_path / "party/a.jpg").size == (40, 20)
 
 

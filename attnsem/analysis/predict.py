@@ -203,7 +203,7 @@ class Predictions(NamedTuple):
         return "\n".join([*left_out, f"{TABLE} and pictures of {len(self.photographs)} images are in {folder}"])
 
     def pictures(self, most: int) -> Iterator[tuple[str, Figure, bool]]:
-        """File, figure and whether the notebook shows it: one a photograph, one of several, all channels of each."""
+        """File, figure, and whether the notebook shows it: each photograph, all of them together, every channel of each."""
         files = picture_names(self.photographs.names)
         for number, name in enumerate(self.photographs.names):
             item = self.attended(name, self.shown(name)) if self.attention is not None else None
@@ -211,7 +211,8 @@ class Predictions(NamedTuple):
             figure = labelled_photograph(image, self.likeliest(name, most), name, item)
             yield f"{files[name]}.png", figure, number < DISPLAYED
         if self.attention is not None:
-            yield "attention.png", self.together(), True
+            if len(self.photographs) > 1:
+                yield "attention.png", self.together(), True
             for number, name in enumerate(self.photographs.names):
                 item = self.attended(name, self.probabilities.columns)
                 yield f"channels/{files[name]}.png", all_channels(item, self.name), number < DISPLAYED // 2
