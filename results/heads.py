@@ -51,9 +51,16 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/voc2007-densenet448"))
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--out", type=Path, default=ROOT / "data/heads/voc2007.npz")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     try:
-        write(given.row, given.dataset, given.seed, rooted(given.runs), rooted(given.data), rooted(given.out))
+        write(
+            arguments.row,
+            arguments.dataset,
+            arguments.seed,
+            rooted(arguments.runs),
+            rooted(arguments.data),
+            rooted(arguments.out),
+        )
     except StudyError as error:
         sys.exit(str(error))
 

@@ -203,7 +203,7 @@ class Predictions(NamedTuple):
         return "\n".join([*left_out, f"{TABLE} and pictures of {len(self.photographs)} images are in {folder}"])
 
     def pictures(self, most: int) -> Iterator[tuple[str, Figure, bool]]:
-        """File, figure, and whether the notebook shows it: each photograph, all of them together, every channel of each."""
+        """File, figure, and whether the notebook shows it: each photograph, all together, every channel of each."""
         files = picture_names(self.photographs.names)
         for number, name in enumerate(self.photographs.names):
             item = self.attended(name, self.shown(name)) if self.attention is not None else None
@@ -293,13 +293,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    given = parser().parse_args()
+    arguments = parser().parse_args()
     try:
-        trained = Trained.of_heads(given.heads, given.weights)
-        predictions = predict(trained, Photographs.chosen(given.photos, trained.settings), device=given.device)
-        folder = write_predictions(predictions, given.out)
-        if given.figure and predictions.attention is not None:
-            write_light(from_shell(given.figure), predictions.together())
+        trained = Trained.of_heads(arguments.heads, arguments.weights)
+        predictions = predict(trained, Photographs.chosen(arguments.photos, trained.settings), device=arguments.device)
+        folder = write_predictions(predictions, arguments.out)
+        if arguments.figure and predictions.attention is not None:
+            write_light(from_shell(arguments.figure), predictions.together())
     except StudyError as error:
         sys.exit(str(error))
     print(predictions.summary())
