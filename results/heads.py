@@ -27,7 +27,8 @@ def mean_ap(network: torch.nn.Module, run: Run, prepared: Prepared, split: str) 
     return round(100 * metrics.mean_average_precision(targets, logits["fused"]), 2)
 
 
-def write(row: str, dataset: str, seed: int, runs: Path, data: Path, path: Path) -> None:
+def write(row: str, dataset: str, seed: int, runs: Path, data: Path, out: Path) -> None:
+    runs, data, path = map(rooted, (runs, data, out))
     run, prepared = run_of_row(row, 3, dataset=dataset, seed=seed, runs=runs), Prepared.load(dataset, data)
     recorded = {"row": row, "recorded_mAP": {"test": round(read_json(run.folder / "metrics.json")["mAP"], 2)}}
     write_heads(run, path, **recorded)
