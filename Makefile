@@ -1,5 +1,6 @@
 # make study    the whole study on one data set          make test    the tests
-# Both make their environment in .venv from requirements.lock the first time.
+# make predict  labels on photographs, without training
+# Each makes its environment in .venv from requirements.lock the first time.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -18,7 +19,7 @@ STAGE3 ?=
 STAGE4 ?=
 VIEW ?=
 
-.PHONY: study report grid test coverage lab lint bench verify kills fuzz audit lock clean
+.PHONY: study report grid predict test coverage lab lint bench verify kills fuzz audit lock clean
 .DEFAULT_GOAL := study
 
 study: .venv/ready
@@ -40,6 +41,14 @@ grid: .venv/ready
 
 test: .venv/ready
 	$(BIN)/pytest
+
+# Labels photographs by trained heads, and draws where the network looks: make predict PHOTOS=path/to/folder
+# ImageNet weights of the backbone are downloaded once, or are a file: make predict WEIGHTS=densenet121-a639ec97.pth
+PHOTOS ?=
+HEADS ?= data/heads/voc2007.npz
+WEIGHTS ?= imagenet
+predict: .venv/ready
+	@$(BIN)/python -m attnsem.analysis.predict --heads "$(HEADS)" --weights "$(WEIGHTS)" $(if $(PHOTOS),--photos "$(PHOTOS)") $(ARGS)
 
 # JupyterLab on the whole project, so that executed notebooks below runs can be opened: make lab ARGS=--no-browser
 # Its own settings keep outputs out of git: profiles/jupyterlab.

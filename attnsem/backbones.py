@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attnsem import StudyError
+from attnsem.datasets.weights import of_imagenet, way_to_weights
 from attnsem.files import ROOT, load_tensors, rooted
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -94,7 +95,7 @@ def from_timm(name: str, weights: str) -> Backbone:
 
     if not timm.is_model(name):
         raise StudyError(f"unknown backbone {name!r}: neither torchvision nor timm has it, nor is it module:function")
-    net = timm.create_model(name, pretrained=weights == "imagenet")
+    net = timm.create_model(of_imagenet(name), pretrained=True) if weights == "imagenet" else timm.create_model(name)
     keys = set(net.state_dict())
     net.reset_classifier(0)
     if name == "legacy_xception":
@@ -159,5 +160,5 @@ def build(name: str, weights: str = "none") -> Backbone:
         return source(name, weights)
     except (OSError, RuntimeError) as error:
         fault = f"{weights} weights for backbone {name} cannot be had ({str(error).partition(chr(10))[0]})"
-        remedy = "go online and run this again, or give -p weights PATH of a local file, or -p weights none"
-        raise StudyError(f"{fault}; {remedy}") from error
+        remedy = way_to_weights(name) if weights == "imagenet" else "give another file"
+        raise StudyError(f"{fault}; {remedy}, or give -p weights PATH of a local file, or -p weights none") from error

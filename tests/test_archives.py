@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from attnsem import StudyError
-from attnsem.analysis.inference import Photographs
+from attnsem.analysis.predict import Photographs
 from attnsem.datasets import archives, read_image
 from attnsem.datasets.archives import Archive, download, find, locate, unpack
 from attnsem.files import ROOT
@@ -437,13 +437,13 @@ import attnsem.stages, attnsem.analysis.results, attnsem.analysis.dependencies, 
     assert done.returncode == 0, done.stderr
 
 
-def test_photographs_are_one_file_or_what_can_be_read_of_a_folder(tmp_path, capsys):
+def test_photographs_are_one_file_or_what_can_be_read_of_a_folder(tmp_path):
     with pytest.raises(StudyError, match=r"there is no .*nowhere; give a photograph"):
         Photographs.of(tmp_path / "nowhere", 8)
     (tmp_path / "words.jpg").write_text("no image")
     with pytest.raises(StudyError, match="has no image in it"):
         Photographs.of(tmp_path, 8)
     one = save(tmp_path, Image.new("RGB", (4, 3), "red"), "one.png")
-    assert Photographs.of(tmp_path, 8).paths == Photographs.of(one, 8).paths == [one]
-    assert "left out: " in capsys.readouterr().out
+    assert Photographs.of(tmp_path, 8).names == Photographs.of(one, 8).names == ["one.png"]
+    assert "words.jpg cannot be read" in Photographs.of(tmp_path, 8).left_out[0]
     assert Photographs.of(one, 8)[np.array([0])].shape == (1, 8, 8, 3)

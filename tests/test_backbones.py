@@ -10,7 +10,8 @@ import torch
 import torchvision
 
 from attnsem import StudyError
-from attnsem.backbones import IMAGENET, IN_HALVES, build
+from attnsem.backbones import IMAGENET, IN_HALVES, build, from_timm
+from attnsem.datasets.weights import way_to_weights
 from attnsem.files import ROOT
 
 WEIGHTS = Path(__file__).parents[2] / "shared/weights"
@@ -206,18 +207,51 @@ def test_the_users_own_is_found_from_the_shells_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "source"), [("resnet18", "torchvision.models.get_model"), ("resnet10t", "timm.create_model")]
+    ("name", "source", "way"),
+    [
+        (
+            "resnet18",
+            "torchvision.models.get_model",
+            r"put the file of https://\S+/resnet18-f37072fd\.pth in {0}/check",
+        ),
+        ("legacy_xception", "timm.create_model", r"put the file of https://\S+/xception-43020ad28\.pth in {0}/check"),
+        ("resnet10t", "timm.create_model", r"copy the folder models--timm--resnet10t\.c3_in1k of another machine's"),
+    ],
 )
-def test_imagenet_weights_that_cannot_be_had(monkeypatch, name, source):
+def test_imagenet_weights_that_cannot_be_had(monkeypatch, tmp_path, name, source, way):
     def offline(*_, **__):
         raise URLError("no route\nto any host")
 
     monkeypatch.setattr(source, offline)
-    ways = "go online and run this again, or give -p weights PATH of a local file, or -p weights none"
+    monkeypatch.setattr("torch.hub.get_dir", lambda: tmp_path)
+    ways = rf"go online, or {way.format(tmp_path)}.*, or give -p weights PATH of a local file, or -p weights none$"
     with pytest.raises(
-        StudyError, match=rf"imagenet weights for backbone {name} cannot be had \(.*no route\S*; {ways}$"
+        StudyError, match=rf"imagenet weights for backbone {name} cannot be had \(.*no route\S*; {ways}"
     ):
         build(name, "imagenet")
+
+
+def test_a_file_is_put_where_the_message_says(monkeypatch, tmp_path, images):
+    monkeypatch.setattr("torch.hub.get_dir", lambda: tmp_path)
+    path = tmp_path / "checkpoints" / Path(re.search(r"/([^/]+\.pth)", way_to_weights("squeezenet1_1"))[1])
+    path.parent.mkdir()
+    net = torchvision.models.squeezenet1_1().eval()
+    torch.save(net.state_dict(), path)
+    with torch.inference_mode():
+        assert torch.equal(build("squeezenet1_1", "imagenet").eval()(images), net.features((images - MEAN) / STD))
+
+
+def test_timms_weights_are_from_imagenet_or_refused(monkeypatch):
+    """tiny_vit's first tag is of ImageNet-22k, of which a network of 1,000 classes was made too; CLIP is neither."""
+    created = []
+    monkeypatch.setattr("timm.create_model", lambda name, **_: created.append(name) or timm.models.resnet18())
+    for name in ("tiny_vit_5m_224", "resnet18", "resnet18.a2_in1k", "coatnet_3_rw_224", "resnet50_clip.openai"):
+        from_timm(name, "imagenet")
+    assert timm.get_pretrained_cfg("tiny_vit_5m_224").tag == "dist_in22k"
+    assert created[0] == "tiny_vit_5m_224.dist_in22k_ft_in1k" and created[1].endswith("_in1k")
+    assert created[2:] == ["resnet18.a2_in1k", "coatnet_3_rw_224.sw_in12k", "resnet50_clip.openai"]
+    with pytest.raises(StudyError, match="weights of resnet50_clip are openai, not from ImageNet; give -p backbone"):
+        build("resnet50_clip", "imagenet")
 
 
 def test_densenets_old_key_names(tmp_path, images):

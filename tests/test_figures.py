@@ -24,11 +24,12 @@ from attnsem.analysis.figures import (
 from attnsem.analysis.pictures import (
     AttendedImage,
     all_channels,
+    attended_photographs,
     attention_over_images,
     average_channels,
     example_images,
     gallery,
-    predictions,
+    labelled_photograph,
 )
 from attnsem.analysis.report import Captioned
 from benchmarks.growth import growth
@@ -99,11 +100,27 @@ def test_attention_says_how_many_labels_it_leaves_out():
     assert "2 more not shown" in words(drawn(attention_over_images([item], "")))
 
 
-def test_predictions_are_the_likeliest_first():
-    probabilities = pd.Series({"cat": 0.1, "dog": 0.8, "cow": 0.5})
-    figure = drawn(predictions(IMAGE, probabilities, "photo", most=2))
-    assert [text.get_text() for text in figure.axes[1].get_yticklabels()] == ["dog", "cow"]
-    assert [bar.get_width() for bar in figure.axes[1].containers[0]] == [0.8, 0.5]
+def test_a_photographs_likeliest_labels_are_beside_its_channels():
+    likeliest = pd.Series({"dog": 0.8, "cow": 0.5})
+    alone = drawn(labelled_photograph(IMAGE, likeliest, "photo"))
+    assert [text.get_text() for text in alone.axes[1].get_yticklabels()] == ["dog", "cow"]
+    assert [bar.get_width() for bar in alone.axes[1].containers[0]] == [0.8, 0.5]
+    item = AttendedImage("photo", IMAGE, ("dog",), np.full((1, 2, 2), 0.25), np.array([0.8]))
+    figure = drawn(labelled_photograph(IMAGE, likeliest, "photo", item))
+    assert [ax.get_xlabel() for ax in figure.axes] == ["photo", "attention: dog", "probability"]
+
+
+def test_photographs_of_a_band_have_one_height():
+    sizes = [(32, 48), (64, 32), (10, 100), (32, 32), (40, 40)]
+    channel = np.full((1, 2, 2), 0.25)
+    items = [
+        AttendedImage(str(number), np.zeros((*size, 3), np.uint8), ("cat",), channel, np.array([0.5]))
+        for number, size in enumerate(sizes)
+    ]
+    figure = drawn(attended_photographs(items, "title"))
+    figure.draw_without_rendering()
+    heights = [ax.get_window_extent().height for ax in figure.axes if ax.get_xlabel() in "0123"]
+    assert len(figure.axes) == 10 and heights == pytest.approx([heights[0]] * 4, rel=0.02)
 
 
 def test_growth_draws_time_and_memory_beside_what_is_proportional():

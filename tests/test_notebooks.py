@@ -99,10 +99,10 @@ def test_leaves_figures_runs_and_predictions(study):
     ):
         assert len(pd.read_csv(measured / f"{name}.csv"))
     assert pd.read_csv(measured / "squeeze_stage4.csv", index_col=0).loc["proposed", "squeeze: sd over images"] < 1e-8
-    table = pd.read_csv(home / "predictions/probabilities.csv", index_col="image")
+    table = pd.read_csv(home / "predictions/photos/probabilities.csv", index_col="image")
     assert list(table.index) == ["a.png", "grey.jpg"] and tuple(table.columns) == scenes.LABELS
     assert table.gt(0).all(axis=None) and table.lt(1).all(axis=None)
-    assert read_image(home / "predictions/grey.jpg.png").width > 500
+    assert read_image(home / "predictions/photos/grey.png").width > 500
 
 
 def test_says_which_file_it_left_out(study):

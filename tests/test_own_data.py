@@ -1,6 +1,7 @@
 """The user's own data, from a small table to what a stage leaves: what could go wrong without a word."""
 
 import json
+import shlex
 
 import numpy as np
 import papermill
@@ -11,11 +12,11 @@ from attnsem import StudyError, paper, stages
 from attnsem.analysis.channels import Channels, image_ids, named
 from attnsem.analysis.dependencies import cooccurrence
 from attnsem.analysis.figures import file_name
-from attnsem.analysis.inference import Photographs
 from attnsem.analysis.localisation import Localisation
+from attnsem.analysis.predict import Trained
 from attnsem.analysis.rows import run_of_row
 from attnsem.datasets import load, read_image
-from attnsem.datasets.prepared import Prepared, prepare
+from attnsem.datasets.prepared import Prepared, check_source, prepare
 from attnsem.datasets.similarity import similarity
 from attnsem.files import ROOT
 from attnsem.notebook import argument
@@ -96,6 +97,18 @@ def test_a_table_that_is_not_prepared_is_asked_for_by_its_path(tmp_path):
     table(tmp_path, stem="birds")
     with pytest.raises(StudyError, match=r"did you mean .*/birds.csv\?"):
         load(str(tmp_path / "birds"), data=tmp_path)
+
+
+def test_a_prepared_table_goes_by_its_bare_name_as_by_its_path(tmp_path):
+    """In what reads the table, trains on it, and shows its runs; its defaults are the same."""
+    path = table(tmp_path / "birds")
+    known = prepared(path, tmp_path / "data")
+    assert prepared("labels", tmp_path / "data").fingerprint == known.fingerprint
+    run = trained("labels", tmp_path)
+    assert trained(path, tmp_path).folder == run.folder and run.settings.dataset == "labels"
+    for name in ("labels", str(path)):
+        assert run_of_row("baseline", 1, dataset=name, runs=tmp_path / "runs").folder == run.folder
+        assert "labels" in command(paper.settings(1, dataset=name)) and check_source(name, tmp_path / "data") is None
 
 
 ODD = ["NA", "nan", "None", "null", "Unnamed: 0", "1", "1.0", "True", "index", "a", "a.1", "cat, black", "mean", "猫"]
@@ -213,7 +226,7 @@ def test_pictures_and_figures_stay_in_their_folders_whatever_the_table_names(tmp
         papermill.execute_notebook(source, target, parameters | more, progress_bar=False)
     written = {path.relative_to(tmp_path).as_posix() for path in set(tmp_path.rglob("*")) - before}
     assert all(name == "out" or name.startswith("out/") for name in written)
-    assert {"out/..%2Fup.jpg.png", "out/figures/2021/table1_differences.svg"} <= written
+    assert {"out/test images/..%2Fup.png", "out/figures/2021/table1_differences.svg"} <= written
 
 
 def test_without_a_val_split_it_says_where_one_comes_from(tmp_path):
@@ -256,15 +269,6 @@ def test_missing_images_are_counted(tmp_path):
         load(str(path), data=tmp_path)
 
 
-def test_photographs_in_folders_within_are_taken_by_their_paths(tmp_path):
-    for place in ("b.png", "day 1/a.png", "day 2/deep/a.png"):
-        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (4, 4)).save(tmp_path / place)
-    photographs = Photographs.of(tmp_path, 32)
-    assert photographs.names == ["b.png", "day 1/a.png", "day 2/deep/a.png"] and len(photographs) == 3
-    assert Photographs.of(tmp_path / "b.png", 32).names == ["b.png"]
-
-
 def test_what_a_stage_lacks_is_named_in_commands_that_have_the_tables_path(tmp_path, monkeypatch):
     """And those alone: what is there is not made again."""
     monkeypatch.chdir(ROOT / "notebooks")
@@ -283,3 +287,25 @@ def test_what_a_stage_lacks_is_named_in_commands_that_have_the_tables_path(tmp_p
     with pytest.raises(StudyError) as refused:
         run_of_row("proposed, logits gate", 3, dataset=str(table), seed=3, **given)
     assert str(refused.value).splitlines()[1:] == [stage2, stage3]
+
+
+def test_the_recipe_for_a_small_set_is_of_the_notebooks_parameters_and_trains(tmp_path):
+    """With one epoch a stage; data/README.md has as many as it needs."""
+    path = table(tmp_path / "birds", stem="birds")
+    lines = [line for line in (ROOT / "data/README.md").read_text().splitlines() if line.startswith("papermill ")]
+    stages_trained, places = [], {"data": tmp_path / "data", "runs": tmp_path / "runs"}
+    for notebook, _, *words in (shlex.split(line)[1:] for line in lines):
+        assert words[::3] == ["-p"] * (len(words) // 3)
+        parameters = {name: stages.value_of(name, value) for name, value in zip(words[1::3], words[2::3], strict=True)}
+        assert parameters.keys() <= papermill.inspect_notebook(ROOT / "notebooks" / notebook).keys()
+        if notebook.startswith("00"):
+            sizes = {name: parameters[name] for name in SIZES}
+            prepare(load(str(path), data=tmp_path), data=tmp_path / "data", **sizes)
+        elif notebook.startswith("11"):
+            row = {name: parameters[name] for name in ("row", "stage", "dataset")}
+            trained = Trained.chosen(None, "imagenet", seed=0, runs=tmp_path / "runs", **row)
+            assert trained.labels == LABELS and trained.settings.alpha == "fixed"
+        else:
+            stages_trained.append(int(notebook[:2]))
+            stages.train(stages_trained[-1], device="cpu", **places, **parameters | {"epochs": 1})
+    assert stages_trained == [1, 2, 3]

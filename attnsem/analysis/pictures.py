@@ -3,6 +3,9 @@
 Images are (H, W, 3) uint8. A box is (label, xmin, ymin, xmax, ymax), corners as fractions of width and height.
 """
 
+import base64
+import io
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from attnsem.analysis.figures import COLOURS, FONT, WIDTH, name_rows, styled, subplots
+from attnsem.analysis.figures import COLOURS, DPI, FONT, WIDTH, name_rows, styled, subplots
 
 HEAT = "plasma"
 COLUMNS = 7
@@ -96,7 +99,7 @@ def all_channels(item: AttendedImage, title: str) -> Figure:
 
     Of more than PANELS_SHOWN labels those that are true, then the likeliest, in their order.
     """
-    note = f"{NOTE}\n×: its peak over uniform. Bold: true labels."
+    note = f"{NOTE}\n×: its peak over uniform." + " Bold: true labels." * bool(item.true)
     if (more := len(item.labels) - PANELS_SHOWN) > 0:
         order = np.lexsort([-item.scores, [label not in item.true for label in item.labels]])
         places = np.sort(order[:PANELS_SHOWN])
@@ -104,8 +107,10 @@ def all_channels(item: AttendedImage, title: str) -> Figure:
         item = item._replace(labels=labels, channels=item.channels[places], scores=item.scores[places])
         note += f" {more} labels more, less likely ones, are not shown."
     rows = -(-(len(item.labels) + 1) // COLUMNS)
-    figure, axes = panels(rows, COLUMNS, rows * (WIDTH / COLUMNS + 0.35) + 0.7, title, note)
+    height = WIDTH / COLUMNS * min(item.image.shape[0] / item.image.shape[1], 2)
+    figure, axes = panels(rows, COLUMNS, rows * (height + 0.35) + 0.7, title, note)
     show(axes.flat[0], item.image, item.boxes, textwrap.shorten(item.id, 24))
+    axes.flat[0].xaxis.label.set_fontsize(FONT - 2)
     for ax, label, channel, score in zip(axes.flat[1:], item.labels, item.channels, item.scores, strict=False):
         below = f"{label}\np = {score:.2f}, × {channel.max() * channel.size:.0f}"
         overlay(ax, item.image, channel, below)
@@ -146,15 +151,59 @@ def average_channels(channels: np.ndarray, labels: Sequence[str], title: str) ->
 
 
 @styled
-def predictions(image: np.ndarray, probabilities: pd.Series, title: str, *, most: int = 8) -> Figure:
-    """An image beside the probabilities of its `most` likeliest labels."""
-    figure, [[left, right]] = subplots(1, 2, 2.6)
-    show(left, image, below=title)
-    likeliest = probabilities.sort_values(ascending=False)[:most]
-    right.barh(range(len(likeliest)), likeliest, color=COLOURS[0])
-    name_rows(right, likeliest.index)
-    right.set(xlim=(0, 1), xlabel="probability, sigmoid of the logit")
+def labelled_photograph(
+    image: np.ndarray, likeliest: pd.Series, title: str, item: AttendedImage | None = None
+) -> Figure:
+    """A photograph beside the channels of some of its labels, if there are any, and its likeliest probabilities."""
+    channels = len(item.labels) if item else 0
+    widths = [1.2] * (1 + channels) + [0.8 if channels else 1.2]
+    height = (WIDTH - 0.8) * widths[0] / sum(widths) * image.shape[0] / image.shape[1]
+    figure = Figure(figsize=(WIDTH, min(max(height, 1.3), 5) + 0.6), layout="constrained", dpi=DPI)
+    axes = figure.subplots(1, 2 + channels, width_ratios=widths)
+    show(axes[0], image, below=textwrap.shorten(title, 40))
+    for k in range(channels):
+        overlay(axes[1 + k], item.image, item.channels[k], f"attention: {item.labels[k]}")
+    axes[-1].barh(range(len(likeliest)), likeliest, color=COLOURS[0])
+    name_rows(axes[-1], likeliest.index)
+    axes[-1].set(xlim=(0, 1), xticks=(0, 0.5, 1), xlabel="probability")
     return figure
+
+
+@styled
+def attended_photographs(items: Sequence[AttendedImage], title: str) -> Figure:
+    """Photographs side by side, four in a band and of one height in it, each above the channels of its labels, drawn
+    as in attention_over_images."""
+    bands = [items[first : first + 4] for first in range(0, len(items), 4)]
+    deep = [1 + max(len(item.labels) for item in band) for band in bands]
+    widths = [[item.image.shape[1] / item.image.shape[0] for item in band] for band in bands]
+    spare = [max(4 - sum(ratios), 0.01) for ratios in widths]  # so that one photograph alone is no giant
+    heights = [
+        count * (WIDTH / (sum(ratios) + empty) + 0.25) for count, ratios, empty in zip(deep, widths, spare, strict=True)
+    ]
+    figure = Figure(figsize=(WIDTH, sum(heights) + 0.5), layout="constrained", dpi=DPI)
+    figure.suptitle(title, fontsize=FONT + 1)
+    places = figure.add_gridspec(len(bands), 1, height_ratios=heights)
+    for place, band, count, ratios, empty in zip(places, bands, deep, widths, spare, strict=True):
+        grid = place.subgridspec(count, len(band) + 1, width_ratios=[*ratios, empty])
+        for column, item in enumerate(band):
+            show(figure.add_subplot(grid[0, column]), item.image, below=textwrap.shorten(item.id, 24))
+            for k, label in enumerate(item.labels):
+                ax = figure.add_subplot(grid[1 + k, column])
+                overlay(ax, item.image, item.channels[k], f"{label}, p = {item.scores[k]:.2f}")
+    figure.supxlabel(NOTE, fontsize=FONT - 1)
+    return figure
+
+
+def with_jpegs(svg: str) -> str:
+    """An SVG file's text with its images as JPEG, a tenth of the size for photographs."""
+
+    def smaller(match: re.Match) -> str:
+        image, stream = Image.open(io.BytesIO(base64.b64decode(match[1]))).convert("RGBA"), io.BytesIO()
+        white = Image.new("RGBA", image.size, "white")
+        Image.alpha_composite(white, image).convert("RGB").save(stream, "jpeg", quality=88)
+        return f'"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"'
+
+    return re.sub(r'"data:image/png;base64,([^"]+)"', smaller, svg)
 
 
 def panels(rows: int, columns: int, height: float, title: str = "", note: str = "") -> tuple[Figure, np.ndarray]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from attnsem import StudyError
 from attnsem.datasets import coco, mirflickr, nuswide, scenes, table, voc2007, voc2012
 from attnsem.datasets.dataset import SPLITS, Dataset, read_image
-from attnsem.files import rooted, write
+from attnsem.files import read_json, rooted, write
 from attnsem.paper import is_table
 
 __all__ = ["NAMES", "Dataset", "load", "publish_split", "read_image"]
@@ -19,7 +19,7 @@ READERS = {"voc2007": voc2007.load, "voc2012": voc2012.load, "nuswide": nuswide.
 def load(
     name: str, *, source: str | Path | None = None, data: str | Path, partial: bool = False, split_seed: int = 0
 ) -> Dataset:
-    """The data set `name`: one of NAMES, or the path of the user's own CSV (table.py).
+    """The data set `name`: one of NAMES, or the path of the user's own CSV (table.py), once prepared its bare name too.
 
     source: of a real data set: an unpacked folder, an archive, or a folder of the official archives; without
         it an earlier copy below `data` is read, else it is downloaded.
@@ -46,6 +46,8 @@ def load(
         return coco.load(name, **places)
     if name in mirflickr.LABELS:
         return mirflickr.load(name, **places, partial=partial, split_seed=split_seed)
+    if (description := rooted(data) / "prepared" / name / "dataset.json").is_file():  # of a table, by its bare name
+        return table.load(Path(read_json(description)["source"]["path"]))
     close = [f"{name}.csv"] if rooted(f"{name}.csv").is_file() else difflib.get_close_matches(name, NAMES, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     raise StudyError(f"no data set {name!r}: there are {', '.join(NAMES)}, and any path that ends in .csv{hint}")

@@ -1,0 +1,70 @@
+"""`python -m results.heads`: the heads of a run on a frozen backbone, for `make predict`, with their mAP."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from attnsem import StudyError, metrics
+from attnsem.analysis.heads import Heads, write_heads
+from attnsem.analysis.rows import ROWS, run_of_row
+from attnsem.datasets.features import cached
+from attnsem.datasets.prepared import Prepared
+from attnsem.engine import launched
+from attnsem.files import ROOT, read_json, rooted, write_json
+from attnsem.runs import Run
+from attnsem.stages import load
+from attnsem.training import Split, evaluate
+
+
+def mean_ap(network: torch.nn.Module, run: Run, prepared: Prepared, split: str) -> float:
+    """In %, over whole images, by the backbone's cached features and heads in float32."""
+    settings, targets = run.settings, prepared.targets(split)
+    trained_in, in_float32 = (launched("cpu", precision=precision) for precision in (settings.precision, "32-true"))
+    features = cached(trained_in, network.backbone, prepared, split, settings, views=0)
+    logits = evaluate(in_float32, network, Split(features, torch.from_numpy(targets), settings))
+    return round(100 * metrics.mean_average_precision(targets, logits["fused"]), 2)
+
+
+def write(row: str, dataset: str, seed: int, runs: Path, data: Path, out: Path) -> None:
+    runs, data, path = map(rooted, (runs, data, out))
+    run, prepared = run_of_row(row, 3, dataset=dataset, seed=seed, runs=runs), Prepared.load(dataset, data)
+    recorded = {"row": row, "recorded_mAP": {"test": round(read_json(run.folder / "metrics.json")["mAP"], 2)}}
+    write_heads(run, path, **recorded)
+    heads, trained = Heads.of(path), load(run)
+    halves = load(run)
+    halves.load_state_dict(heads.tensors(), strict=False)
+    splits = {"test": "test", "val": "val (trained on)"}
+    networks = {"mAP": halves, "mAP_in_float32": trained}
+    measured = {
+        name: {what: mean_ap(network, run, prepared, split) for split, what in splits.items()}
+        for name, network in networks.items()
+    }
+    write_json(path.with_suffix(".json"), heads.manifest | measured)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--row", default="proposed, confidence gate, α fixed", choices=ROWS, metavar="ROW")
+    parser.add_argument("--dataset", default="voc2007")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--runs", type=Path, default=Path("runs/voc2007-densenet448"))
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--out", type=Path, default=ROOT / "data/heads/voc2007.npz")
+    arguments = parser.parse_args()
+    try:
+        write(
+            arguments.row,
+            arguments.dataset,
+            arguments.seed,
+            rooted(arguments.runs),
+            rooted(arguments.data),
+            rooted(arguments.out),
+        )
+    except StudyError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
