@@ -10,10 +10,9 @@ import torch
 from torch import nn
 
 from attnsem import StudyError, stages
-from attnsem.datasets.arrays import Images
 from attnsem.datasets.features import Features, cached, made_once
 from attnsem.datasets.prepared import Prepared
-from attnsem.datasets.storage import fill
+from attnsem.datasets.storage import Images, fill
 from attnsem.engine import Fabric
 from attnsem.paper import Settings
 from attnsem.runs import Run
