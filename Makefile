@@ -30,8 +30,8 @@ study: .venv/ready
 # What is recorded under results/, as one notebook with its outputs and one HTML file.
 report: .venv/ready
 	$(BIN)/jupyter nbconvert --config notebooks/html.json --to notebook --execute --inplace notebooks/12_report.ipynb
-	$(BIN)/jupyter nbconvert --config notebooks/html.json --to html --output-dir $(RUNS) --output report.html notebooks/12_report.ipynb
-	@echo "$(RUNS)/report.html"
+	$(BIN)/jupyter nbconvert --config notebooks/html.json --to html --output-dir $(RUNS) --output results.html notebooks/12_report.ipynb
+	@echo "$(RUNS)/results.html"
 
 # Every row, gate, control and seed of a grid file: make grid GRID=grids/voc2007.yaml ARGS=-n
 GRID ?= grids/scenes.yaml

@@ -187,11 +187,8 @@ rule grid:
 
 rule study:
     input:
-        expand(
-            f"{RUNS}/{{dataset}}/notebooks/{{shown}}.done",
-            dataset=DATASETS,
-            shown=[*TABLES, *SHOWN],
-        ),
+        REPORT,
+
 
 onsuccess:
     print(ending())
@@ -282,14 +279,14 @@ rule system:
     output:
         f"{RUNS}/{{dataset}}/{{system}}/seed{{seed}}/stage1/manifest.json",
     log:
-        f"{RUNS}/{{dataset}}/{{system}}/seed{{seed}}/stage1/log.txt",
+        f"{RUNS}/{{dataset}}/{{system}}/seed{{seed}}/stage1/{{system}}.log",
     params:
         system_parameters(None),
     threads: config.get("threads", workflow.cores or 1)
     resources:
         gpu=1,
     shell:
-        "python -m attnsem.analysis.systems {wildcards.system} {params} > {log:q} 2>&1"
+        "{PYTHON} -m attnsem.analysis.systems {wildcards.system} {params} > {log:q} 2>&1"
 
 
 rule search_system:
@@ -298,14 +295,15 @@ rule search_system:
     output:
         f"{RUNS}/val/{{dataset}}/{{system}}/stage1.json",
     log:
-        f"{RUNS}/val/{{dataset}}/{{system}}/stage1.log",
+        f"{RUNS}/val/{{dataset}}/{{system}}/{{system}}.log",
     params:
-        system_parameters(SEARCH_SEED),
+        draws=DRAWS,
+        values=system_parameters(SEARCH_SEED),
     threads: config.get("threads", workflow.cores or 1)
     resources:
         gpu=1,
     shell:
-        f"python -m attnsem.analysis.systems {{wildcards.system}} --draws {DRAWS} {{params}} > {{log:q}} 2>&1"
+        "{PYTHON} -m attnsem.analysis.systems {wildcards.system} --draws {params.draws} {params.values} > {log:q} 2>&1"
 
 
 rule table:
@@ -338,3 +336,17 @@ rule show:
         shown="|".join(SHOWN),
     shell:
         f"{PAPERMILL} {HERE}/{{wildcards.shown}}.ipynb {{log:q}} {{params}}"
+
+
+rule report:
+    input:
+        expand(f"{RUNS}/{{dataset}}/notebooks/{{shown}}.done", dataset=DATASETS, shown=[*TABLES, *SHOWN]),
+    output:
+        REPORT,
+    log:
+        f"{RUNS}/12_report.ipynb",
+    params:
+        f"-p runs {shlex.quote(RUNS)} -p figures {shlex.quote(FIGURES)}",
+    shell:
+        f"{PAPERMILL} {HERE}/12_report.ipynb {{log:q}} {{params}} && {PYTHON} -m jupyter nbconvert "
+        f"--config {HERE}/html.json --to html --output-dir {shlex.quote(RUNS)} --output report.html {{log:q}}"

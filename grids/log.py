@@ -48,7 +48,7 @@ def install(workflow: object, runs: str, ending: Callable[[], str]) -> None:
 def step_of(job: object) -> str:
     """Its notebook, or the search of a stage; nothing for a target."""
     name = Path(job.log[0]).stem if job.log else ""
-    return f"search of {name}" if job.rule.name == "search" else name
+    return f"search of {name}" if job.rule.name.startswith("search") else name
 
 
 def text_of(seconds: float) -> str:
@@ -80,17 +80,15 @@ def number_in(path: Path, *names: str) -> float | None:
 
 def recorded(job: object, runs: Path) -> float | None:
     """How long a step may take: as such steps below `runs` took, else as those of that grid or data set in results."""
-    stage, draws = job.wildcards_dict.get("n", job.rule.name[-1]), 1
-    if not job.rule.name.startswith(("stage", "search")):
+    names, is_search = job.wildcards_dict, job.rule.name.startswith("search")
+    if not (is_search or job.rule.name.startswith(("stage", "system"))):
         return number_in(Path(job.log[0]), "metadata", "papermill", "duration")
-    if job.rule.name == "search":
-        draws = job.params.draws or 1
-    wildcards = job.wildcards_dict
-    for part in (wildcards["part"], "*"):
-        for base in (runs, ROOT / "results" / runs.name, ROOT / "results" / wildcards["dataset"]):
-            base = base / "val" if job.rule.name == "search" else base
-            if seconds := trained(base, wildcards["dataset"], part, stage):
-                return draws * seconds
+    stage = names.get("n", "1" if "system" in names else job.rule.name[-1])
+    for part in (names.get("system") or names["part"], "*"):
+        for base in (runs, ROOT / "results" / runs.name, ROOT / "results" / names["dataset"]):
+            base = base / "val" if is_search and "system" not in names else base
+            if seconds := trained(base, names["dataset"], part, stage):
+                return seconds * ((job.params.draws or 1) if is_search else 1)
     return None
 
 
