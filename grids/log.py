@@ -88,7 +88,7 @@ def recorded(job: object, runs: Path) -> float | None:
         for base in (runs, ROOT / "results" / runs.name, ROOT / "results" / names["dataset"]):
             base = base / "val" if is_search and "system" not in names else base
             if seconds := trained(base, names["dataset"], part, stage):
-                return seconds * ((job.params.draws or 1) if is_search else 1)
+                return seconds * (int(job.params.draws or 1) if is_search else 1)
     return None
 
 
@@ -96,7 +96,8 @@ def plan(jobs: Iterable[object], runs: Path) -> str:
     """A table: every kind of step, how many, how long each and all of them."""
     steps = {}
     for job in jobs:
-        steps.setdefault(step_of(job), []).append(recorded(job, runs))
+        step = f"{job.rule.name.replace('_', ' of a ')} (other systems)" if "system" in job.rule.name else step_of(job)
+        steps.setdefault(step, []).append(recorded(job, runs))
     rows, total = [], 0.0
     for step, seconds in sorted(steps.items()):
         times = [value for value in seconds if value is not None]

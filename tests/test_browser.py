@@ -104,7 +104,7 @@ def test_a_save_in_jupyterlab_leaves_the_studys_notebook_as_git_has_it(tmp_path)
     assert saved(path, executed()) == before
     assert "a result" in (tmp_path / "runs" / path).read_text(encoding="utf-8")
     changed = executed()
-    changed.cells[0].source += " more"
-    assert saved(path, changed).replace(" more", "") == before
+    changed.cells[0].source += " changed here"
+    assert saved(path, changed).replace(" changed here", "") == before
     for own in ("notebooks/mine.ipynb", "runs/scenes/notebooks/05_table1_voc2007.ipynb", "05_x.ipynb"):
         assert "a result" in saved(own, executed())

@@ -236,7 +236,9 @@ def test_examples_are_what_the_data_set_is_of(run):
 
 def test_a_network_that_is_not_trained_names_the_one_that_is(tmp_path):
     places = {"row": "proposed", "stage": 4, "seed": 0, "runs": tmp_path}
-    with pytest.raises(StudyError, match=r"not complete .*; or give -p heads data/heads/voc2007\.npz"):
+    with pytest.raises(
+        StudyError, match=r"not complete (.|\n)*\nor, without training, give -p heads data/heads/voc2007\.npz"
+    ):
         Trained.chosen(None, "imagenet", dataset="voc2007", **places)
     with pytest.raises(StudyError, match=r"not complete") as caught:
         Trained.chosen(None, "imagenet", dataset="scenes", **places)

@@ -71,7 +71,7 @@ class Trained(NamedTuple):
         except StudyError as error:
             path = f"data/heads/{dataset}.npz"
             is_there = "/" not in dataset and rooted(path).is_file()
-            raise StudyError(f"{error}{f'; or give -p heads {path}, which is trained' * is_there}") from error
+            raise StudyError(f"{error}{f'{chr(10)}or, without training, give -p heads {path}' * is_there}") from error
 
     @classmethod
     def of_run(cls, run: Run, row: str) -> "Trained":
