@@ -178,7 +178,7 @@ def test_a_failed_run_stops_its_branch_and_is_kept_to_be_read(tmp_path):
     lines = told.splitlines()
     assert lines[-1] == "1 of 5 steps failed; mend that, and the same command goes on from what is there"
     assert len(lines) < 20 and not [line for line in lines if re.search("Executing|WARNING|manifest|Touching", line)]
-    for stage, part in enumerate(("densenet", "attention", "attended"), 1):
+    for stage, part in enumerate(("densenet", "attention", "attention_pooling"), 1):
         assert [line for line in lines if re.match(rf"\d of 5  {TRAINED[stage]}: scenes, {part}, seed 0", line)]
         assert [line for line in lines if line.startswith(f"  {part} seed0 stage{stage}: epoch 1 of 1  loss ")]
     errors = [output.evalue for cell in cells for output in cell.outputs if output.output_type == "error"]
