@@ -182,7 +182,7 @@ def test_a_row_that_choices_calls_not_run_has_no_result():
     run = set(pd.read_csv(ROOT / "results/rows.csv").query("grid != 'scenes'")["row"])
     named = [re.findall(r"`([^`]+)`", text) for text in re.findall(r"Not run[^:.]*: ([^|]*)", PAGES["CHOICES.md"])]
     names = {name for group in named for name in group if name in ROWS}
-    assert len(names) > 5 and not names & run
+    assert names and not names & run
 
 
 def histories(grid, folder):

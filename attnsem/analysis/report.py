@@ -23,13 +23,14 @@ GAIN = {  # what the gain of the repair is made of: a row vs. another
     "the repair over its convolutions without a path between labels": (REPAIR, GROUPED),
     "paths between labels alone (no SE on either side)": (NO_SE, GROUPED),
     "SE alone": (REPAIR, NO_SE),
-    "the printed gate over its convolutions without a path between labels": ("proposed, α fixed", "grouped, α fixed"),
+    "with the printed gate: paths between labels alone (no SE on either side)": ("no_se, α fixed", "grouped, α fixed"),
+    "with the printed gate: SE alone": ("proposed, α fixed", "no_se, α fixed"),
     "two baselines, fused alike": ("two baselines, α fixed", BASELINE),
     "training the baseline longer": (LONGER, BASELINE),
 }
 TELLING = (  # rows of the report's figure, those of them that have been run
     *("proposed", "proposed, α warm-up", "proposed, α fixed", "proposed, α sigmoid", "proposed, α unbounded"),
-    *("att", "se", "att, α fixed", "se, α fixed", REPAIR, NO_SE, GROUPED, "grouped, α fixed"),
+    *("att", "se", "att, α fixed", "se, α fixed", REPAIR, NO_SE, GROUPED, "no_se, α fixed", "grouped, α fixed"),
     *(FUSED_POOLING, "baseline and two ŷ_att, α fixed", "two baselines, α fixed", LONGER),
 )
 BACKBONE = "densenet121"  # the paper's
