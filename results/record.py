@@ -13,6 +13,7 @@ from attnsem import StudyError
 from attnsem.analysis import claims, tables
 from attnsem.analysis.report import (
     FUSED_POOLING,
+    PRINTED,
     claim_lines,
     claims_shown,
     compared,
@@ -28,7 +29,7 @@ from attnsem.files import ROOT, checksum, read_arrays, read_json, rooted, write,
 from attnsem.runs import Run
 
 COPIED = ("history.csv", "metrics.json")
-OTHERS = (BASELINE, LONGER, FUSED_POOLING, "se, α fixed")  # what the rows are compared with
+OTHERS = (BASELINE, LONGER, FUSED_POOLING, "se, α fixed", PRINTED, REPAIR)  # what the rows are compared with
 OF_GROUP = {"future work": (REPAIR, f"{REPAIR}, semantic loss")}  # what those of a group are compared with besides
 PAGE = """# Results
 

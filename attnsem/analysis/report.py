@@ -12,10 +12,11 @@ from attnsem.analysis.rows import BASELINE, LONGER, POOLING, REPAIR, not_run_lin
 from attnsem.files import ROOT, read_json, rooted
 from attnsem.runs import Run
 
+PRINTED = "proposed, α fixed"  # the printed gate under the reading of α that favours it most within [0, 1]
 GROUPED, NO_SE = "grouped, confidence gate, α fixed", "no_se, confidence gate, α fixed"
 FUSED_POOLING = f"{POOLING}, α fixed"
 GAIN = {  # what the gain of the repair is made of: a row vs. another
-    "the method with the printed gate, α fixed": ("proposed, α fixed", BASELINE),
+    "the method with the printed gate, α fixed": (PRINTED, BASELINE),
     "the repair (proposed, confidence gate, α fixed)": (REPAIR, BASELINE),
     "y′ with ŷ_att and no semantic part, α fixed alike": (FUSED_POOLING, BASELINE),
     "y′ with two ŷ_att, over y′ with one": ("baseline and two ŷ_att, α fixed", FUSED_POOLING),
@@ -24,7 +25,7 @@ GAIN = {  # what the gain of the repair is made of: a row vs. another
     "paths between labels alone (no SE on either side)": (NO_SE, GROUPED),
     "SE alone": (REPAIR, NO_SE),
     "with the printed gate: paths between labels alone (no SE on either side)": ("no_se, α fixed", "grouped, α fixed"),
-    "with the printed gate: SE alone": ("proposed, α fixed", "no_se, α fixed"),
+    "with the printed gate: SE alone": (PRINTED, "no_se, α fixed"),
     "two baselines, fused alike": ("two baselines, α fixed", BASELINE),
     "training the baseline longer": (LONGER, BASELINE),
 }
@@ -142,14 +143,16 @@ def trust(row: pd.Series) -> str:
 def claims_shown(table: pd.DataFrame) -> pd.DataFrame:
     """Of claims.tested a line a claim: under the reading of α that favours it most, with the verdicts of the others.
 
-    After stage 4 vs. the baseline trained as long. Of readings with one verdict the greatest |Δ| is shown.
+    After stage 4 vs. the baseline trained as long. Of readings with one verdict the greatest |Δ| is shown, and
+    unbounded, which leaves the [0, 1] that the paper names, last.
     """
     readings = table["rows"].str.extract(r", α ([\w-]+)", expand=False).fillna("clamped")
     ordered = table.assign(α=readings, favour=table["verdict"].map(FAVOUR.index), size=-table["Δ"].abs())
+    ordered["outside"] = readings == "unbounded"
     lines = []
     for _, claim in ordered.groupby("claim", sort=False):
         longer = claim["rows"].str.endswith(LONGER)
-        alike = claim[longer == longer.iloc[0]].sort_values(["favour", "size"], kind="stable")
+        alike = claim[longer == longer.iloc[0]].sort_values(["favour", "outside", "size"], kind="stable")
         others = alike[1:].groupby("verdict", sort=False)["α"].agg(", ".join)
         lines.append({**alike.iloc[0], OTHERS: "; ".join(map(": ".join, others.items()))})
     return pd.DataFrame(lines, columns=[*table.columns, "α", OTHERS])
@@ -190,7 +193,8 @@ def headline(rows: dict[str, tables.Row], differences: pd.DataFrame, of: str) ->
     """The baseline, the method as printed, its repair and the second opinion, in one paragraph."""
     other = reference(rows)
     table = differences[differences["vs."] == other.name].set_index("row")
-    names = {"proposed": "the method as printed", REPAIR: f"its repair ({REPAIR})", FUSED_POOLING: FUSED_POOLING}
+    names = {"proposed": "the method as printed, α clamped,", PRINTED: "with α fixed it"}
+    names |= {REPAIR: f"its repair ({REPAIR})", FUSED_POOLING: FUSED_POOLING}
     parts = [f"{called} {moved(table.loc[name])}" for name, called in names.items() if name in table.index]
     mean_ap = other.ap()["mAP"].mean()
     return f"**{of}:** the {other.name} has {mean_ap:.1f} mAP; {'; '.join(parts) or 'no other row has been run'}."

@@ -5,12 +5,14 @@ import numpy as np
 import pandas as pd
 
 from attnsem.analysis import published, tables
-from attnsem.analysis.report import delta
+from attnsem.analysis.report import FUSED_POOLING, PRINTED, delta
 from attnsem.analysis.rows import BASELINE, REPAIR
 from attnsem.analysis.systems import GROUP, SYSTEMS, System
 
 METHOD = "proposed"
 READINGS = {METHOD: "the method as printed", REPAIR: f"its repair ({REPAIR})"}
+ASYMMETRIC = [f"{name}, asymmetric loss" for name in (BASELINE, REPAIR)]
+RANKED = (BASELINE, METHOD, PRINTED, FUSED_POOLING, REPAIR, *ASYMMETRIC, *(each.name for each in SYSTEMS.values()))
 DATASETS = {"1": "voc2007", "2": "mirflickr38", "figure 3": "mirflickr24"}  # of the paper's tables
 
 
@@ -51,6 +53,17 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     columns |= {"printed lead of the method": table["", "printed lead"]}
     columns |= {f"lead of {name} (95 % CI)": deltas(table[f"lead of {name}"]) for name in READINGS}
     return pd.DataFrame(columns)
+
+
+def ranking(rows: dict[str, tables.Row], differences: pd.DataFrame) -> pd.DataFrame:
+    """Rows of RANKED that have been run, the greatest mAP first: mAP (%), seeds, and Δ mAP with its 95 % interval vs.
+    the baseline, the method and its repair, as far as `differences` (of tables.differences) has them."""
+    ranked = tables.mean_and_spread(rows[name] for name in RANKED if rows[name].files).reset_index()
+    ranked = ranked.set_index("row")[["mAP", "seeds"]].sort_values("mAP", ascending=False)
+    for other in (BASELINE, PRINTED, REPAIR):
+        if len(of_other := differences[differences["vs."] == other]):
+            ranked[f"Δ mAP vs. {other} (95 % CI)"] = of_other.set_index("row").apply(delta, axis=1)
+    return ranked.fillna("")
 
 
 def deltas(table: pd.DataFrame) -> pd.Series:
