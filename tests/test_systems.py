@@ -150,7 +150,7 @@ def test_a_loss_that_is_not_finite_is_no_draw_and_loses_nothing(fresh, linear):
     [
         ({"own": {"c": 1.0}}, "cnn_svm has no parameter 'c'; there are C"),
         ({"own": {"C": "much"}}, "parameter C of cnn_svm must be of type float, not 'much'"),
-        ({"seed": 7}, ({"seed": 7}, "not complete in .*seed7/stage1; run:\n(cd .*\n)?(papermill 00.*\n)?papermill 01")),
+        ({"seed": 7}, "not complete in .*seed7/stage1; run:\\n(cd .*\\n)?(papermill 00.*\\n)?papermill 01"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_a_sentence(place, arguments, sentence):
