@@ -81,11 +81,7 @@ def from_torchvision(name: str, weights: str) -> Backbone:
     return probed(trunk, name, **(HALVES if name in IN_HALVES else IMAGENET))
 
 
-class TimmTrunk(nn.Module):
-    def __init__(self, net: nn.Module):
-        super().__init__()
-        self.net = net
-
+class TimmTrunk(nn.ModuleDict):
     def forward(self, x: Tensor) -> Tensor:
         return self.net.forward_features(x)
 
@@ -103,7 +99,7 @@ def from_timm(name: str, weights: str) -> Backbone:
             setattr(net, part, nn.Identity())  # ends at block12 and a ReLU: 1024 channels, as DenseNet-121
     load_file(weights, name, net=net, trunk=net, keys=keys)
     mean, std, (*_, size) = (net.pretrained_cfg[key] for key in ("mean", "std", "input_size"))
-    return probed(TimmTrunk(net), name, mean=mean, std=std, size=size)
+    return probed(TimmTrunk({"net": net}), name, mean=mean, std=std, size=size)
 
 
 def from_user(name: str, weights: str) -> Backbone:

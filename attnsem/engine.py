@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -104,21 +105,19 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
 
-def share_batchnorm(network: nn.Module, fabric: Fabric) -> nn.Module:
+def share_batchnorm(network: nn.Module, fabric: Fabric) -> None:
     """Lets BatchNorm see the whole batch where several processes have a part of it each."""
-    if fabric.world_size == 1:
-        return network
-    if fabric.device.type != "cpu":
+    if fabric.world_size > 1 and fabric.device.type != "cpu":
         from timm.layers import convert_sync_batchnorm
 
-        return convert_sync_batchnorm(network)
-    for name, module in network.named_modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = SharedBatchNorm2d
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
-            kind = type(module).__name__
-            raise StudyError(f"{name} is a {kind}, which several processes on a CPU cannot share; use one process")
-    return network
+        convert_sync_batchnorm(network)
+    elif fabric.world_size > 1:
+        for name, module in network.named_modules():
+            if type(module) is nn.BatchNorm2d:
+                module.__class__ = SharedBatchNorm2d
+            elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+                kind = type(module).__name__
+                raise StudyError(f"{name} is a {kind}, which several processes on a CPU cannot share; use one process")
 
 
 def compiled(network: nn.Module) -> None:
@@ -147,15 +146,13 @@ def held_by_all(fabric: Fabric, folder: Path, *, wait: bool = False) -> Iterator
         fabric.barrier()
 
 
-def ahead(work: Callable[[Item], Result], items: Iterable[Item], depth: int = 2) -> Iterator[Result]:
-    """work(item) of each item in order, in threads, the next ones begun before they are asked for."""
-    pending = deque()
-    with ThreadPoolExecutor(depth) as pool:
-        for item in items:
-            pending.append(pool.submit(work, item))
-            if len(pending) > depth:
-                yield pending.popleft().result()
+def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """work(item) of each item in order, in two threads, the next ones begun before they are asked for."""
+    items = iter(items)
+    with ThreadPoolExecutor(2) as pool:
+        pending = deque(pool.submit(work, item) for item in islice(items, 2))
         while pending:
+            pending.extend(pool.submit(work, item) for item in islice(items, 1))
             yield pending.popleft().result()
 
 

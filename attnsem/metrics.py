@@ -1,7 +1,6 @@
 """Average precision in the nine readings that "mAP" may have, how it is interpolated × what is difficult; and F1."""
 
 from collections.abc import Sequence
-from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -58,7 +57,7 @@ def readings(targets: np.ndarray, scores: np.ndarray, labels: Sequence[str]) -> 
     if len(labels) != len(ranked.targets):
         raise StudyError(f"There are {len(labels)} label names for {len(ranked.targets)} columns of scores.")
     rows = pd.MultiIndex.from_product([INTERPOLATIONS, DIFFICULT], names=["interpolation", "difficult"])
-    ap = [100 * _average_precision(ranked, *reading) for reading in product(INTERPOLATIONS, DIFFICULT)]
+    ap = [100 * _average_precision(ranked, *reading) for reading in rows]
     table = pd.DataFrame(ap, index=rows, columns=list(labels))
     return table.assign(mAP=table.mean(axis=1), labels_without_positives=table.isna().sum(axis=1))
 
@@ -97,25 +96,20 @@ def rank(targets: np.ndarray, scores: np.ndarray) -> Ranked:
     scores = np.ascontiguousarray(scores.T)
     order = np.argsort(-scores, axis=1)
     scores = np.take_along_axis(scores, order, axis=1)
-    last_of_tie = np.ones(scores.shape, dtype=bool)
-    last_of_tie[:, :-1] = scores[:, :-1] != scores[:, 1:]
+    last_of_tie = np.pad(scores[:, :-1] != scores[:, 1:], ((0, 0), (0, 1)), constant_values=True)
     return Ranked(np.take_along_axis(targets.T, order, axis=1), last_of_tie, order)
 
 
 def _average_precision(ranked: Ranked, interpolation: str, difficult: str) -> np.ndarray:
-    check_reading(interpolation, difficult)
-    positive, counted = roles(ranked.targets, difficult)
+    positive, counted = roles(ranked.targets, interpolation, difficult)
     return mean_precision(*thresholds(positive, counted, ranked.last_of_tie), interpolation)
 
 
-def check_reading(interpolation: str, difficult: str) -> None:
+def roles(targets: np.ndarray, interpolation: str, difficult: str) -> tuple[np.ndarray, np.ndarray]:
+    """Which images are positive, and which are counted at all: like targets, bool. StudyError on an unknown reading."""
     if interpolation not in INTERPOLATIONS or difficult not in DIFFICULT:
         choices = f"interpolation is one of {INTERPOLATIONS} and difficult one of {DIFFICULT}"
         raise StudyError(f"There is no reading {interpolation!r} with difficult {difficult!r}: {choices}.")
-
-
-def roles(targets: np.ndarray, difficult: str) -> tuple[np.ndarray, np.ndarray]:
-    """Which images are positive, and which are counted at all: like targets, bool."""
     positive = targets != 0 if difficult == "positive" else targets == 1
     return positive, targets != -1 if difficult == "ignore" else np.ones_like(positive)
 
@@ -133,21 +127,15 @@ def thresholds(positive: np.ndarray, counted: np.ndarray, last_of_tie: np.ndarra
 
 
 def mean_precision(true_positives: np.ndarray, precision: np.ndarray, interpolation: str) -> np.ndarray:
-    """AP of each ranking: (rankings,), nan without positives."""
+    """AP of each ranking, of what `thresholds` returns: (rankings,), nan without positives."""
+    positives = true_positives[:, -1]
     if interpolation != "none":
         precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    mean = _eleven_points if interpolation == "11-point" else _area
-    return np.where(true_positives[:, -1] > 0, mean(true_positives, precision), np.nan)
-
-
-def _area(true_positives: np.ndarray, precision: np.ndarray) -> np.ndarray:
-    """Sum over the thresholds of the recall gained × precision: (rankings,)."""
-    recalled = np.diff(true_positives, axis=1, prepend=0)
-    return np.einsum("cn,cn->c", recalled, precision) / np.maximum(true_positives[:, -1], 1)
-
-
-def _eleven_points(true_positives: np.ndarray, precision: np.ndarray) -> np.ndarray:
-    """Mean of the monotone precision at recall 0, 0.1, ..., 1: (rankings,)."""
-    # In whole numbers, true_positives / positives >= t / 10 is exact: as floats, 3 * 0.1 exceeds a recall of 3 / 10.
-    firsts = [np.searchsorted(10 * row, np.arange(11) * row[-1]) for row in true_positives]
-    return np.take_along_axis(precision, np.stack(firsts), axis=1).mean(axis=1)
+    if interpolation == "11-point":
+        # In whole numbers true_positives / positives >= t / 10 is exact: as floats, 3 * 0.1 exceeds a recall of 3 / 10.
+        firsts = [np.searchsorted(10 * row, np.arange(11) * row[-1]) for row in true_positives]
+        mean = np.take_along_axis(precision, np.stack(firsts), axis=1).mean(axis=1)
+    else:
+        gained = np.diff(true_positives, axis=1, prepend=0)
+        mean = np.einsum("cn,cn->c", gained, precision) / np.maximum(positives, 1)
+    return np.where(positives > 0, mean, np.nan)

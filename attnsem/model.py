@@ -63,9 +63,8 @@ class Attention(nn.Module):
     def __init__(self, *, channels: int, labels: int, width: int = 512, per_label: int = 1):
         super().__init__()
         self.per_label = per_label
-        self.conv_att = nn.Sequential(
-            conv_block(channels, width), conv_block(width, width, kernel=3), nn.Conv2d(width, labels * per_label, 1)
-        )
+        first, second = conv_block(channels, width), conv_block(width, width, kernel=3)
+        self.conv_att = nn.Sequential(first, second, nn.Conv2d(width, labels * per_label, 1))
         self.confidence = nn.Conv2d(channels, labels, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -91,9 +90,8 @@ class SEBlock(nn.Module):
     def __init__(self, *, channels: int, reduction: int = 16):
         super().__init__()
         hidden = max(channels // reduction, 4)
-        self.excitation = nn.Sequential(
-            nn.Linear(channels, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, channels), nn.Sigmoid()
-        )
+        reduce, expand = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
+        self.excitation = nn.Sequential(reduce, nn.ReLU(inplace=True), expand, nn.Sigmoid())
 
     def forward(self, x: Tensor, squeezed: Tensor | None = None) -> Tensor:
         """squeezed: (N, K, h, w), what eq. (5) averages where that is not x itself."""
@@ -166,8 +164,7 @@ def gated(gate: str, z: Tensor, a: Tensor, s: Tensor, x: Tensor | None = None) -
 
 def shuffled(*maps: Tensor) -> tuple[Tensor, ...]:
     """A control: each image's channels in another order, the same for all the maps (N, C, h, w)."""
-    n, c = maps[0].shape[:2]
-    order = torch.rand(n, c, device=maps[0].device).argsort(1)[..., None, None]
+    order = torch.rand(maps[0].shape[:2], device=maps[0].device).argsort(1)[..., None, None]
     return tuple(part.gather(1, order.expand_as(part)) for part in maps)
 
 
@@ -269,24 +266,20 @@ class Network(nn.Module):
     def forward_head(self, x: Tensor | None = None, maps: Tensor | None = None) -> Output:
         """x: (N, D, h, w) features, or maps: those of forward_maps."""
         if maps is None:
-            output = Output(baseline=self.classifier(x))
+            baseline = self.classifier(x)
             z, a, s = self.attention(x) if self.attention is not None else (None, None, None)
         else:
             baseline, z, s = maps.chunk(3, 1)
-            output, a = Output(baseline=baseline[:, :, 0, 0]), spatial_softmax(z)
-        read = (x,)
-        if a is not None:
-            output = output._replace(attended=attended_logits(a, s), attention=a)
-            if self.variant.head in ("semantic", "grouped"):
-                read = gated(self.gate, z, a, s, x)
+            baseline, a = baseline[:, :, 0, 0], spatial_softmax(z)
+        attended = None if a is None else attended_logits(a, s)
+        reads_maps = a is not None and self.variant.head in ("semantic", "grouped")
+        read = gated(self.gate, z, a, s, x) if reads_maps else (x,)
         if self.variant.shuffled:
             read = shuffled(*read)
-        if self.semantic is not None:
-            output = output._replace(semantic=self.semantic(*read))
-        if self.fusion is not None:
-            second = output.attended if self.semantic is None else output.semantic
-            output = output._replace(fused=self.fusion(output.baseline, second))
-        return output
+        semantic = None if self.semantic is None else self.semantic(*read)
+        second = attended if semantic is None else semantic
+        fused = None if self.fusion is None else self.fusion(baseline, second)
+        return Output(baseline, attended, semantic, fused, attention=a)
 
     def forward(
         self, images: Tensor | None = None, features: Tensor | None = None, maps: Tensor | None = None

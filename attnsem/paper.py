@@ -3,9 +3,10 @@
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
+from pydantic.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from attnsem import StudyError
 
@@ -54,54 +55,50 @@ CONTROLS = {
     "shuffled": replace(VARIANTS["proposed"], shuffled=True),
 }
 
-Above0 = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-Weight = Annotated[float, Field(ge=0)]
 
-
-class Settings(BaseModel):
+class Settings(BaseModel, frozen=True, strict=True, extra="forbid", allow_inf_nan=False):
     """All that decides what a stage learns; the defaults are the paper's (section 3.1) unless marked ours."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
     dataset: str
     stage: Literal[1, 2, 3, 4]
     variant: Literal[*VARIANTS, *CONTROLS] = "proposed"
     gate: Gate = "literal"
     attention_objective: Literal["confidence", "literal"] = "confidence"  # ours: of stage 2; "literal" has no gradient
-    seed: Count = 0  # ours
+    seed: NonNegativeInt = 0  # ours
     backbone: str = "densenet121"
     weights: str = "imagenet"
-    train_size: Above0 = 512
-    image_size: Above0 = 448
+    train_size: PositiveInt = 512
+    image_size: PositiveInt = 448
     train_split: Literal["train", "trainval"] = "trainval"
     test_split: Literal["val", "test"] = "test"
     difficult: Literal["ignore", "negative", "positive"] = "ignore"  # ours: what training does with difficult labels
     label_loss: Literal["sum", "mean"] = "sum"  # over labels, eq. (10); the mean is PyTorch's default
     loss: Literal["bce", "asl"] = "bce"  # eq. (10), or Ben-Baruch et al. 2021 with their γ₋, γ₊ and margin
-    gamma_neg: Weight = 4.0
-    gamma_pos: Weight = 0.0
-    clip: Weight = 0.05
-    epochs: Above0 = 60  # ours
-    batch_size: Above0 = 24
-    lr: float = Field(0.001, gt=0)
-    lr_step: Above0 = 30
-    lr_drop: Weight = 0.1
-    new_lr: Weight = 1.0  # ours: multiple of lr for stage 1's classifier, which is not pre-trained
-    momentum: Weight = 0.9
-    weight_decay: Weight = 0.0005
+    gamma_neg: NonNegativeFloat = 4.0
+    gamma_pos: NonNegativeFloat = 0.0
+    clip: NonNegativeFloat = 0.05
+    epochs: PositiveInt = 60  # ours
+    batch_size: PositiveInt = 24
+    lr: PositiveFloat = 0.001
+    lr_step: PositiveInt = 30
+    lr_drop: NonNegativeFloat = 0.1
+    new_lr: NonNegativeFloat = 1.0  # ours: multiple of lr for stage 1's classifier, which is not pre-trained
+    momentum: NonNegativeFloat = 0.9
+    weight_decay: NonNegativeFloat = 0.0005
     train_backbone: bool = True  # stage 1; stages 2 and 3 never train it
-    semantic_loss: Weight = 0.0  # ours: weight of a loss of its own for ỹ, stages 3 and 4
-    baseline_folds: Count = 0  # ours: stage 3 sees y′ of classifiers that did not train on the image, of so many folds
+    semantic_loss: NonNegativeFloat = 0.0  # ours: weight of a loss of its own for ỹ, stages 3 and 4
+    baseline_folds: NonNegativeInt = (
+        0  # ours: stage 3 sees y′ of classifiers that did not train on the image, of so many folds
+    )
     alpha: Alpha = "clamped"  # ours
-    alpha_warmup: Above0 = 1  # ours: epochs in which "warm-up" fixes α
-    channels_per_label: Above0 = 1  # more are the paper's future work; their attentions are averaged
+    alpha_warmup: PositiveInt = 1  # ours: epochs in which "warm-up" fixes α
+    channels_per_label: PositiveInt = 1  # more are the paper's future work; their attentions are averaged
     similarity: str = ""  # ours: file of how alike labels are by text, blended into the targets of ỹ's own loss
-    similarity_weight: Weight = 0.1
-    similarity_seed: Count = 0  # a control: above 0, the similarities of labels in another order
+    similarity_weight: NonNegativeFloat = 0.1
+    similarity_seed: NonNegativeInt = 0  # a control: above 0, the similarities of labels in another order
     batchnorm: Literal["batch", "fixed"] = "batch"  # ours: of a backbone that is trained; "fixed" keeps its statistics
-    feature_cache: Count = 0  # ours: augmented views to cache; 0 recomputes the frozen features
-    evaluate_every: Count = 0  # epochs; 0: only after the last
+    feature_cache: NonNegativeInt = 0  # ours: augmented views to cache; 0 recomputes the frozen features
+    evaluate_every: NonNegativeInt = 0  # epochs; 0: only after the last
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"  # ours: auto is engine.fastest_precision
     compile: bool = False  # ours
 
@@ -135,10 +132,6 @@ class Settings(BaseModel):
             raise ValueError(f"variant {self.variant} has no stage {self.stage}, only {', '.join(map(str, stages))}")
         return self
 
-    def but(self, **changes: object) -> "Settings":
-        """The same with other values, which are not checked."""
-        return self.model_copy(update=changes)
-
     def lr_at(self, epoch: int) -> float:
         """epoch: from 0."""
         return self.lr * self.lr_drop ** (epoch // self.lr_step)
@@ -159,7 +152,7 @@ SEMANTIC = (
 )
 NAMED = {1: LOSS, 2: ("channels_per_label", *LOSS), 3: SEMANTIC, 4: SEMANTIC}  # name a run's folder if not the default
 DATA = ("dataset", "train_size", "image_size", "train_split", "test_split", "difficult")
-INHERITED = (*DATA, "seed", "backbone", "weights")
+INHERITED = {*DATA, "seed", "backbone", "weights"}  # what a run decides once, in stage 1
 
 
 def settings(stage: int, *, dataset: str, **parameters: object) -> Settings:
@@ -234,9 +227,4 @@ def before(settings: Settings) -> Settings | None:
     """Of the stage before, None for stage 1."""
     stages = VARIANT[settings.variant].stages
     place = stages.index(settings.stage)
-    return settings.but(stage=stages[place - 1]) if place else None
-
-
-def inherit(child: Settings, parent: Settings) -> Settings:
-    """The child stage's settings with what a run decides once, in stage 1."""
-    return child.but(**{name: getattr(parent, name) for name in INHERITED})
+    return settings.model_copy(update={"stage": stages[place - 1]}) if place else None

@@ -31,8 +31,7 @@ class Run:
 
     @classmethod
     def of(cls, settings: Settings, runs: Path) -> "Run":
-        part = paper.part_of(settings)
-        return cls(runs / settings.dataset / part / f"seed{settings.seed}" / f"stage{settings.stage}")
+        return cls(runs / settings.dataset / paper.part_of(settings) / f"seed{settings.seed}/stage{settings.stage}")
 
     @property
     def checkpoint(self) -> Path:
@@ -80,8 +79,25 @@ class Run:
             raise StudyError(f"{self.folder / 'manifest.json'}: {error}") from error
 
     def scores(self) -> dict[str, np.ndarray]:
-        """ids (N,), labels (C,), targets (N, C), scores (N, C) logits and those of the parts the network has."""
-        return read_scores(self.folder / "scores.npz")
+        """ids (N,), labels (C,), targets (N, C), scores (N, C) logits and those of the parts the network has.
+
+        StudyError if the file is missing or is none, or its arrays do not fit each other. Recorded results have ids,
+        labels and targets once, in their data set's images.npz.
+        """
+        path = self.folder / "scores.npz"
+        try:
+            arrays = read_arrays(path)
+            if "targets" not in arrays:
+                arrays = read_arrays(path.parents[3] / "images.npz") | arrays
+            shape = (*arrays["ids"].shape, *arrays["labels"].shape)
+            parts = {name: array for name, array in arrays.items() if name not in ("ids", "labels")}
+            if len(shape) != 2 or any(array.shape != shape for array in parts.values()):
+                raise ValueError("its arrays do not fit each other")
+            if not np.isin(parts["targets"], (-1, 0, 1)).all() or parts["scores"].dtype.kind != "f":
+                raise ValueError("its targets or scores are none")
+            return arrays
+        except Exception as error:  # zipfile, zlib and numpy raise what they like on a broken file
+            raise StudyError(f"{path} is no score file ({error}); evaluate its stage again") from error
 
     def state(self) -> dict:
         """The checkpoint's tensors, refused if the file is not the one that the manifest names."""
@@ -89,26 +105,6 @@ class Run:
         if not path.exists() or checksum(path) != self.manifest["checkpoint_sha256"]:
             raise StudyError(f"{path} is not the file its manifest names; delete {self.folder} to train anew")
         return load_tensors(path)
-
-
-def read_scores(path: Path) -> dict[str, np.ndarray]:
-    """A score file; StudyError if it is missing or is none, or its arrays do not fit each other.
-
-    Recorded results have ids, labels and targets once, in their data set's images.npz.
-    """
-    try:
-        arrays = read_arrays(path)
-        if "targets" not in arrays:
-            arrays = read_arrays(path.parents[3] / "images.npz") | arrays
-        shape = (*arrays["ids"].shape, *arrays["labels"].shape)
-        parts = {name: array for name, array in arrays.items() if name not in ("ids", "labels")}
-        if len(shape) != 2 or any(array.shape != shape for array in parts.values()):
-            raise ValueError("its arrays do not fit each other")
-        if not np.isin(parts["targets"], (-1, 0, 1)).all() or parts["scores"].dtype.kind != "f":
-            raise ValueError("its targets or scores are none")
-        return arrays
-    except Exception as error:  # zipfile, zlib and numpy raise what they like on a broken file
-        raise StudyError(f"{path} is no score file ({error}); evaluate its stage again") from error
 
 
 def command(settings: Settings, **place: object) -> str:

@@ -57,16 +57,16 @@ def train(
     before, parent = paper.before(settings), None
     if before:
         parent = complete_run(before, rooted(parents or runs), dataset=parameters["dataset"], data=data)
-        settings = paper.inherit(settings, parent.settings)
+        settings = settings.model_copy(update=parent.settings.model_dump(include=paper.INHERITED))
     prepared = Prepared.load(str(parameters["dataset"]), data)
     run = Run.of(settings, runs)
     begun = run.origin  # read once: of an interrupted run it is in the file of its whole state
     if settings.precision == "auto":
         precision = begun["parameters"]["precision"] if begun else fastest_precision(device)
-        settings = settings.but(precision=precision)
-    named = settings.but(weights=Path(settings.weights).name, similarity=Path(settings.similarity).name)
+        settings = settings.model_copy(update={"precision": precision})
+    file_names = {name: Path(getattr(settings, name)).name for name in ("weights", "similarity")}
     origin = {
-        "parameters": named.model_dump(),
+        "parameters": settings.model_dump() | file_names,
         "parent_sha256": parent and parent.manifest["checkpoint_sha256"],
         "data_fingerprint": prepared.fingerprint,
     }
@@ -126,15 +126,10 @@ def trained_parts(settings: Settings, network: Network) -> tuple[str, ...]:
 def network_of(settings: Settings, labels: int, state: dict | None = None) -> Network:
     """A stage's network, with its parent's tensors where they are given."""
     seed_torch(settings.seed, settings.stage)
-    network = Network(
-        backbone=backbones.build(settings.backbone, "none" if state else settings.weights),
-        labels=labels,
-        variant=variant_of(settings),
-        gate=settings.gate,
-        alpha=settings.alpha,
-        alpha_warmup=settings.alpha_warmup,
-        per_label=settings.channels_per_label,
-    )
+    backbone = backbones.build(settings.backbone, "none" if state else settings.weights)
+    readings = settings.model_dump(include={"gate", "alpha", "alpha_warmup"})
+    sizes = {"labels": labels, "per_label": settings.channels_per_label}
+    network = Network(backbone=backbone, variant=variant_of(settings), **sizes, **readings)
     if state:
         anew = ("semantic.", "fusion.") if settings.stage == 3 else ()  # whatever the parent has
         network.load_state_dict({k: v for k, v in state.items() if not k.startswith(anew)}, strict=False)
@@ -272,10 +267,9 @@ def write_manifest(
 
 def value_of(name: str, text: str) -> object:
     is_text = name not in Settings.model_fields or Settings.model_fields[name].annotation is str
-    if text != "None" and name != "wait" and is_text:
-        return text
-    with suppress(ValueError, SyntaxError):
-        return ast.literal_eval(text)
+    if text == "None" or name == "wait" or not is_text:
+        with suppress(ValueError, SyntaxError):
+            return ast.literal_eval(text)
     return text
 
 

@@ -118,8 +118,7 @@ class Learner:
         if settings.compile:
             compiled(network)
         scales = {"classifier": settings.new_lr} if settings.stage == 1 else {}
-        parts = {name: list(getattr(network, name).parameters()) for name in trained}
-        groups = [{"params": part, "scale": scales.get(name, 1.0)} for name, part in parts.items()]
+        groups = [{"params": getattr(network, name).parameters(), "scale": scales.get(name, 1.0)} for name in trained]
         self.model, self.optimizer = fabric.setup(network, sgd(groups, settings))
         self.scaler = getattr(fabric.strategy.precision, "scaler", None)  # of the loss, under 16-mixed
 
@@ -161,8 +160,7 @@ def fit(learner: Learner, run: Run, train: Split, test: Split, origin: dict) -> 
     """
     fabric, settings, fusion = learner.fabric, learner.settings, learner.network.fusion
     progress, logits = restored(learner, run), None
-    if progress.history and fabric.is_global_zero:
-        # A kill may have come between the state and its history.
+    if progress.history and fabric.is_global_zero:  # a kill may have come between the state and its history
         write_table(run.folder / "history.csv", pd.DataFrame(progress.history), index=False)
     machine = {name: part for name, part in environment(fabric.device).items() if name in ("device", "versions")}
     if progress.environments[-1:] != [machine]:
@@ -232,7 +230,6 @@ def out_of_fold(features: Features, targets: Tensor, settings: Settings, folds: 
         raise StudyError(f"baseline_folds needs a stage 1 that trained its classifier alone, {reason}, or give 0")
     pooled = features.pooled()[..., None, None]
     logits = torch.zeros(*pooled.shape[:2], targets.shape[1])
-    of_batch = loss_of(settings)
     fold_of = np.random.default_rng((settings.seed, 1)).permutation(len(targets)) % folds
     for fold in range(folds):
         seed_torch(settings.seed, 1, fold)
@@ -240,11 +237,10 @@ def out_of_fold(features: Features, targets: Tensor, settings: Settings, folds: 
         optimizer, others = sgd(classifier.parameters(), settings), np.flatnonzero(fold_of != fold)
         for epoch in range(settings.epochs):
             random = np.random.default_rng((settings.seed, 1, epoch, fold))
-            for group in optimizer.param_groups:
-                group["lr"] = settings.lr_at(epoch) * settings.new_lr
+            optimizer.param_groups[0]["lr"] = settings.lr_at(epoch) * settings.new_lr
             for indices in batches(random.permutation(others), settings.batch_size):
                 inputs = pooled[indices, random.integers(pooled.shape[1], size=len(indices))]
-                loss = of_batch(classifier(inputs), targets[indices])
+                loss = loss_of(settings)(classifier(inputs), targets[indices])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

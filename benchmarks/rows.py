@@ -350,7 +350,7 @@ def study_rows(setting: Setting) -> Iterator[Row]:
         dataset.open(image_id).save(images / f"{image_id}.jpg", quality=95)
     slow = 0.0
     for manifest in manifests:
-        settings = Settings(**manifest["parameters"]).but(precision="32-true")
+        settings = Settings(**manifest["parameters"]).model_copy(update={"precision": "32-true"})
         network = stages.network_of(settings, len(dataset.labels))
         optimizer = sgd(network, settings)
         photographs = plain.Photographs(

@@ -2,7 +2,7 @@ import pytest
 
 from attnsem import StudyError
 from attnsem.analysis.rows import ROWS, settings_of, stages_of
-from attnsem.paper import inherit, part_of, settings
+from attnsem.paper import part_of, settings
 
 
 def test_defaults_are_the_papers():
@@ -53,13 +53,6 @@ def test_wrong_parameters_are_refused(given, message):
 def test_wrong_stage():
     with pytest.raises(StudyError, match="stage must be one of 1, 2, 3, 4, not 5"):
         settings(5, dataset="scenes")
-
-
-def test_a_later_stage_takes_what_the_run_decided_in_stage_1():
-    parent = settings(1, dataset="voc2007", backbone="squeezenet1_1", image_size=224, lr=0.1, test_split="val")
-    child = inherit(settings(3, dataset="voc2007"), parent)
-    assert (child.backbone, child.image_size, child.test_split) == ("squeezenet1_1", 224, "val")
-    assert (child.lr, child.stage) == (0.001, 3)
 
 
 def test_every_row_has_a_folder_of_its_own():

@@ -230,7 +230,7 @@ def test_examples_are_what_the_data_set_is_of(run):
     new = Photographs.examples(run.settings, "", 0)
     assert len(new) == 4 and new.original("scene00001").shape == (72, 72, 3)
     assert not np.array_equal(new.original("scene00001"), np.asarray(scenes.draw("scene00001")))
-    shipped = Photographs.examples(run.settings.but(dataset="voc2007"), "", 0)
+    shipped = Photographs.examples(run.settings.model_copy(update={"dataset": "voc2007"}), "", 0)
     assert shipped.names == predict.EXAMPLES and shipped.original("chelsea.png").shape == (300, 451, 3)
 
 

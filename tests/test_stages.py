@@ -194,6 +194,13 @@ def test_a_missing_parent_names_notebook_and_parameters(train, stage, changed, w
     assert all(word in str(caught.value) for word in words), caught.value
 
 
+def test_a_later_stage_takes_what_the_run_decided_in_stage_1(train):
+    train(1, test_split="val", difficult="negative", lr=0.01)
+    later = train(2, epochs=1).settings
+    assert (later.test_split, later.difficult) == ("val", "negative")
+    assert (later.lr, later.epochs, later.stage) == (0.02, 1, 2)
+
+
 def test_variants_share_stages(train, runs):
     run = train(3, variant="se1_conv4", gate="confidence")
     assert run.folder.parts[-3:] == ("se1_conv4-confidence", "seed0", "stage3")

@@ -51,7 +51,7 @@ class Heads:
 
     def network(self, weights: str = "imagenet") -> Network:
         """In evaluation mode, on a backbone with these weights; StudyError where the heads were trained on others."""
-        settings = self.settings.but(weights=weights)
+        settings = self.settings.model_copy(update={"weights": weights})
         try:
             network = stages.network_of(settings, len(self.manifest["labels"]))
         except StudyError as error:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
-from attnsem.metrics import check_reading, mean_precision, rank, roles, thresholds
+from attnsem.metrics import mean_precision, rank, roles, thresholds
 
 LITTLE = 0.25  # points of mAP within which two rows are equivalent; half of what the paper claims on VOC2007
 LEVEL = 0.05
@@ -27,9 +27,8 @@ def bootstrap(
     Parameters and result as of `metrics.average_precision`; nan where a draw has no positive of the label. The draws
     follow from the seed and the number of images alone: two models scored on the same images have the same draws.
     """
-    check_reading(interpolation, difficult)
     ranked = rank(targets, scores)
-    positive, counted = roles(ranked.targets, difficult)
+    positive, counted = roles(ranked.targets, interpolation, difficult)
     labels, images = positive.shape
     random = np.random.default_rng(seed)
     draws = [np.bincount(random.integers(0, images, images), minlength=images) for _ in range(resamples)]
