@@ -87,9 +87,7 @@ class Settings(BaseModel, frozen=True, strict=True, extra="forbid", allow_inf_na
     weight_decay: NonNegativeFloat = 0.0005
     train_backbone: bool = True  # stage 1; stages 2 and 3 never train it
     semantic_loss: NonNegativeFloat = 0.0  # ours: weight of a loss of its own for ỹ, stages 3 and 4
-    baseline_folds: NonNegativeInt = (
-        0  # ours: stage 3 sees y′ of classifiers that did not train on the image, of so many folds
-    )
+    baseline_folds: NonNegativeInt = 0  # ours: stage 3 sees y′ of classifiers that did not train on the image
     alpha: Alpha = "clamped"  # ours
     alpha_warmup: PositiveInt = 1  # ours: epochs in which "warm-up" fixes α
     channels_per_label: PositiveInt = 1  # more are the paper's future work; their attentions are averaged
