@@ -18,7 +18,6 @@ from attnsem.analysis.report import (
     claims_shown,
     compared,
     delta,
-    gain_lines,
     on_the_papers_backbone,
     parts_of_gain,
     places,
@@ -206,11 +205,10 @@ def recorded_stages(results: Path = ROOT / "results") -> str:
 def with_results(text: str) -> str:
     """The README's text with its marked part, the paper's claims on the paper's backbone, written anew."""
     shown = [place for place in places() if on_the_papers_backbone(*place)]
-    parts = [
-        f"**{heading(*place)}**\n\n{as_markdown(claim_lines(claims_shown(compared(*place, 'claims'))))}\n"
-        + as_markdown(gain_lines(compared(*place, "gain")))
-        for place in shown
-    ]
+    parts = []
+    for place in shown:
+        lines = claim_lines(claims_shown(compared(*place, "claims"))).drop(columns=["rows", "p (Holm)"])
+        parts.append(f"**{heading(*place)}**\n\n{as_markdown(lines)}")
     before, rest = text.split(MARKS[0])
     return before + MARKS[0] + "\n".join(parts) + MARKS[1] + rest.split(MARKS[1])[1]
 

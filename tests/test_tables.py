@@ -114,6 +114,22 @@ def test_claims_are_listed_by_verdict_and_shown_where_they_can_be_tested(rows):
     assert not lines.isin(["nan", "+nan"]).any(axis=None) and (lines["trust"] == "little: too few seeds").any()
 
 
+def test_a_claim_is_shown_for_each_kind_of_reading_of_alpha():
+    """As written first; of readings of a kind the one that favours the claim most."""
+    readings = {
+        "": "not testable",
+        ", α fixed": "supported",
+        ", α warm-up": "contradicted",
+        ", α sigmoid": "inconclusive",
+    }
+    lines = [["it gains", f"proposed{name} vs. baseline", *[0.5] * 6, 0.02, word] for name, word in readings.items()]
+    shown = report.claims_shown(pd.DataFrame(lines, columns=claims.COLUMNS))
+    assert shown[["α", "verdict"]].to_numpy().tolist() == [
+        ["learnt, in [0, 1]", "inconclusive"],
+        ["not learnt", "supported"],
+    ]
+
+
 def test_a_table_has_its_caption_and_nothing_where_there_is_no_number():
     table = pd.DataFrame(
         {"mAP": [71.400002, np.nan, -0.001], "seeds": [3, 1, 2], "<b>": ["a", "$", ""]}, ["one", "<two>", "x"]

@@ -12,7 +12,7 @@ from attnsem.analysis.rows import BASELINE, LONGER, POOLING, REPAIR, not_run_lin
 from attnsem.files import ROOT, read_json, rooted
 from attnsem.runs import Run
 
-PRINTED = "proposed, α fixed"  # the printed gate under the reading of α that favours it most within [0, 1]
+PRINTED = "proposed, α fixed"  # the printed gate, under the one reading of α in [0, 1] under which it does something
 GROUPED, NO_SE = "grouped, confidence gate, α fixed", "no_se, confidence gate, α fixed"
 FUSED_POOLING = f"{POOLING}, α fixed"
 GAIN = {  # what the gain of the repair is made of: a row vs. another
@@ -36,7 +36,7 @@ TELLING = (  # rows of the report's figure, those of them that have been run
 )
 BACKBONE = "densenet121"  # the paper's
 VERDICTS = ("supported", "contradicted", "inconclusive", "not testable")
-OTHERS = "other readings of α"
+KINDS = [*dict.fromkeys(claims.KINDS.values())]
 FAVOUR = ("supported", "inconclusive", "contradicted", "not testable")
 
 
@@ -122,17 +122,19 @@ def claim_lines(table: pd.DataFrame) -> pd.DataFrame:
     """Lines of claims.tested or claims_shown as a page shows them."""
     table = table.rename(columns={"Δ": "Δ mAP"})
     printed = {name: table[name].map("{:+.1f}".format).replace("+nan", "") for name in ("printed", "from its cells")}
-    p = table["p"].map("{:.3f}".format).replace({"nan": "", "0.000": "< 0.001"})
-    intervals = table.apply(delta, axis=1).where(table["verdict"] != "not testable", "0 to the last digit")
+    p = table["p"].map(lambda p: f"{p:.4f}" if abs(p - statistics.LEVEL) < 0.001 else f"{p:.3f}")
+    p = p.replace({"nan": "", "0.000": "< 0.001"})
+    units = table["claim"].map({claims.MOST: " labels"}).fillna("")
+    intervals = (table.apply(delta, axis=1) + units).where(table["low"] != table["high"], "0 to the last digit")
     table = table.assign(**printed, **{"Δ (95 % CI)": intervals, "p (Holm)": p, "trust": table.apply(trust, axis=1)})
-    others = [OTHERS] if OTHERS in table else []
-    return table[["claim", *printed, "rows", "Δ (95 % CI)", "seeds", "p (Holm)", "verdict", "trust", *others]]
+    kind = ["α"] if "α" in table else []
+    return table[["claim", *kind, *printed, "rows", "Δ (95 % CI)", "seeds", "p (Holm)", "verdict", "trust"]]
 
 
 def trust(row: pd.Series) -> str:
     """How far to trust a verdict, in a few words."""
     if row["verdict"] == "not testable":
-        return "its rows are equal"
+        return "its rows rank images alike"
     if row["seeds"] < 3:
         return "little: too few seeds"
     if row["verdict"] == "inconclusive":
@@ -141,21 +143,18 @@ def trust(row: pd.Series) -> str:
 
 
 def claims_shown(table: pd.DataFrame) -> pd.DataFrame:
-    """Of claims.tested a line a claim: under the reading of α that favours it most, with the verdicts of the others.
+    """Of claims.tested a line a claim and kind of reading of α, under that one of its readings that favours it most.
 
-    After stage 4 vs. the baseline trained as long. Of readings with one verdict the greatest |Δ| is shown, and
-    unbounded, which leaves the [0, 1] that the paper names, last.
+    After stage 4 vs. the baseline trained as long. Of readings with one verdict the greatest |Δ| is shown.
     """
     readings = table["rows"].str.extract(r", α ([\w-]+)", expand=False).fillna("clamped")
-    ordered = table.assign(α=readings, favour=table["verdict"].map(FAVOUR.index), size=-table["Δ"].abs())
-    ordered["outside"] = readings == "unbounded"
-    lines = []
+    ordered = table.assign(α=readings.map(claims.KINDS), favour=table["verdict"].map(FAVOUR.index))
+    ordered, lines = ordered.assign(size=-table["Δ"].abs()), []
     for _, claim in ordered.groupby("claim", sort=False):
         longer = claim["rows"].str.endswith(LONGER)
-        alike = claim[longer == longer.iloc[0]].sort_values(["favour", "outside", "size"], kind="stable")
-        others = alike[1:].groupby("verdict", sort=False)["α"].agg(", ".join)
-        lines.append({**alike.iloc[0], OTHERS: "; ".join(map(": ".join, others.items()))})
-    return pd.DataFrame(lines, columns=[*table.columns, "α", OTHERS])
+        alike = claim[longer == longer.iloc[0]].sort_values(["favour", "size"], kind="stable")
+        lines.append(alike.drop_duplicates("α").sort_values("α", key=lambda kinds: kinds.map(KINDS.index)))
+    return pd.concat(lines or [ordered]).drop(columns=["favour", "size"])
 
 
 def gain_lines(table: pd.DataFrame) -> pd.DataFrame:
@@ -176,8 +175,7 @@ def of_claims(table: pd.DataFrame) -> str:
     shown = claims_shown(table)
     if shown.empty:
         return "**None of the paper's claims can be tested: too few rows have been run.**"
-    lines = [f"**Of {len(shown)} claims of the paper:**\n"]
-    texts = shown["claim"].where(shown[OTHERS] == "", shown["claim"] + " (α " + shown["α"] + "; " + shown[OTHERS] + ")")
+    lines, texts = ["**The paper's claims, by how α is read:**\n"], shown["claim"] + " (α " + shown["α"] + ")"
     for verdict in VERDICTS:
         of_verdict = texts[shown["verdict"] == verdict]
         lines += [f"- {verdict}: {'; '.join(of_verdict)}"] if len(of_verdict) else []
