@@ -276,8 +276,8 @@ def test_a_folder_that_another_process_writes_to(tmp_path, scenes_data):
 
 @pytest.fixture
 def own_data(tmp_path, scenes_data):
-    """A copy of the prepared data, to write features to."""
-    return shutil.copytree(scenes_data, tmp_path / "data")
+    """A copy of the prepared data, without features that other tests wrote."""
+    return shutil.copytree(scenes_data, tmp_path / "data", ignore=shutil.ignore_patterns("features"))
 
 
 def written(data):
