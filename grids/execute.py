@@ -1,6 +1,7 @@
 """`python grids/execute.py notebook executed -p …`: papermill, for the Snakefile.
 
-Epochs go to the terminal, whatever else papermill and the kernel say to <executed>.log, which ends with why it failed.
+Epochs and warnings go to the terminal, all that papermill and the kernel say to <executed>.log, which ends with why it
+failed.
 """
 
 import logging
@@ -42,11 +43,23 @@ def divided(log: TextIO, title: str) -> Iterator[None]:
             thread.join(2)  # the pipe ends with the last process that has it
 
 
+class Warnings(logging.StreamHandler):
+    """Passes on those lines of what a notebook prints that are warnings."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        for line in record.getMessage().splitlines():
+            if line.startswith("WARNING: "):
+                self.stream.write(f"  {line}\n")
+                self.flush()
+
+
 def main(arguments: list[str]) -> int:
     executed = Path(arguments[1])
     title = " ".join(executed.parent.parts[-3:]) if executed.parent.name.startswith("stage") else executed.stem
-    with open(executed.with_suffix(".log"), "w", buffering=1, encoding="utf-8") as log:
+    text = {"mode": "w", "buffering": 1, "encoding": "utf-8"}
+    with open(executed.with_suffix(".log"), **text) as log, open(os.dup(2), **text) as terminal:
         logging.basicConfig(stream=log, level="INFO", format="%(message)s")
+        logging.getLogger().addHandler(Warnings(terminal))
         try:
             with divided(log, title):
                 papermill(["--log-output", "--no-progress-bar", *arguments], standalone_mode=False)

@@ -187,6 +187,14 @@ def test_a_failed_run_stops_its_branch_and_is_kept_to_be_read(tmp_path):
     assert code == 0 and "Nothing to be done" in told
 
 
+def test_warnings_of_a_notebook_are_shown():
+    """What 00 prints of labels that a split shows nowhere; the other lines are in the log alone."""
+    terminal = io.StringIO()
+    record = logging.makeLogRecord({"msg": "birds\nWARNING: no test image has a 1 for wren: its AP says nothing.\n"})
+    execute.Warnings(terminal).emit(record)
+    assert terminal.getvalue() == "  WARNING: no test image has a 1 for wren: its AP says nothing.\n"
+
+
 @pytest.mark.parametrize("seconds", [(100, 130, 160), ()])
 def test_a_plan_says_how_long_by_what_has_run(seconds, tmp_path):
     for seed, took in enumerate(seconds):
