@@ -12,7 +12,8 @@ import pytest
 from attnsem.analysis import tables
 from attnsem.analysis.parameters import declared
 from attnsem.analysis.rows import ROWS
-from attnsem.files import ROOT, read_json
+from attnsem.files import ROOT, read_arrays, read_json
+from attnsem.metrics import mean_average_precision
 from attnsem.paper import Settings
 from tests.test_project import tracked
 
@@ -183,6 +184,28 @@ def test_a_row_that_choices_calls_not_run_has_no_result():
     named = [re.findall(r"`([^`]+)`", text) for text in re.findall(r"Not run[^:.]*: ([^|]*)", PAGES["CHOICES.md"])]
     names = {name for group in named for name in group if name in ROWS}
     assert names and not names & run
+
+
+def test_a_longer_baseline_does_what_choices_says():
+    """ŷ with the longer baseline's y′: ŷ + α (y′ of 10 epochs − y′ of 5), α = 0.48."""
+    place, longer = ROOT / "results/voc2007-densenet448/voc2007", ROOT / "results/voc2007-densenet448-long/voc2007"
+    targets = read_arrays(place / "images.npz")["targets"]
+    folders = ("proposed-alpha-fixed", "grouped-alpha-fixed", "proposed-confidence-alpha-fixed")
+    found = {name: [] for name in ("y′", *folders)}
+    for seed in range(5):
+        y, z = (
+            read_arrays(folder / f"densenet/seed{seed}/stage1/scores.npz")["scores"].astype(float)
+            for folder in (place, longer)
+        )
+        pairs = {"y′": (y, z)}
+        for name in folders:
+            fused = read_arrays(place / f"{name}/seed{seed}/stage3/scores.npz")["scores"].astype(float)
+            pairs[name] = fused, fused + 0.48 * (z - y)
+        for name, pair in pairs.items():
+            found[name].append([100 * mean_average_precision(targets, scores) for scores in pair])
+    text = PAGES["CHOICES.md"]
+    for before, after in (np.mean(values, axis=0) for values in found.values()):
+        assert f"{after:.2f} in place of {before:.2f}" in text
 
 
 def histories(grid, folder):
