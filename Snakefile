@@ -24,8 +24,8 @@ from attnsem.datasets.table import boxes_of
 from attnsem.notebook import argument
 from grids.log import headline, install
 
-RUNS, DATA = config.get("runs", "runs"), config.get("data", "data")
-FIGURES = config.get("figures", f"{RUNS}/figures")
+RUNS, DATA = (str(config.get(name, name)) for name in ("runs", "data"))  # --config makes 2021 a number
+FIGURES = str(config.get("figures") or f"{RUNS}/figures")
 LAST, SEEDS = config.get("last", 4), config.get("seeds", [0])
 SEARCH = {int(stage): draws for stage, draws in config.get("search", {}).items()}
 SEARCH_SEED = int(config.get("search_seed", max(map(int, SEEDS)) + 1))
@@ -58,7 +58,7 @@ def options(key, *notebooks):
     text = str(config.get(key) or "")
     words = shlex.split(text)
     for notebook in notebooks:
-        cells = json.loads((NOTEBOOKS / f"{notebook}.ipynb").read_text())["cells"]
+        cells = json.loads((NOTEBOOKS / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
         parameters = next(declared("".join(cell["source"])) for cell in cells if "parameters" in cell["metadata"].get("tags", []))
         for name in (name for flag, name in zip(words, words[1:]) if flag in ("-p", "-r")):
             if name not in parameters:
@@ -153,7 +153,7 @@ def parameters(n):
 
 
 def common(wildcards):
-    return f"{argument('dataset', DATASETS[wildcards.dataset])} -p data {shlex.quote(DATA)}"
+    return f"{argument('dataset', DATASETS[wildcards.dataset])} {argument('data', DATA)}"
 
 
 def table_of(wildcards):
@@ -202,8 +202,8 @@ rule prepare:
     log:
         f"{RUNS}/{{dataset}}/notebooks/00_prepare_data.ipynb",
     params:
-        lambda w: f"{common(w)} -p figures {shlex.quote(FIGURES)} {PREPARE}"
-        + (f" -p source {shlex.quote(config['source'])}" if config.get("source") else ""),
+        lambda w: f"{common(w)} {argument('figures', FIGURES)} {PREPARE}"
+        + (f" {argument('source', str(config['source']))}" if config.get("source") else ""),
     threads: workflow.cores or 1
     shell:
         f"{PAPERMILL} {HERE}/00_prepare_data.ipynb {{log:q}} {{params}}"
@@ -314,7 +314,7 @@ rule table:
     log:
         f"{RUNS}/{{dataset}}/notebooks/{{table}}.ipynb",
     params:
-        lambda w: f"{argument('dataset', w.dataset)} -p runs {shlex.quote(RUNS)} -p stage {LAST} -p figures {shlex.quote(FIGURES)}",
+        lambda w: f"{argument('dataset', w.dataset)} {argument('runs', RUNS)} -p stage {LAST} {argument('figures', FIGURES)}",
     wildcard_constraints:
         table="|".join(TABLES),
     shell:
@@ -329,9 +329,9 @@ rule show:
     log:
         f"{RUNS}/{{dataset}}/notebooks/{{shown}}.ipynb",
     params:
-        lambda w: f"{common(w)} -p runs {shlex.quote(RUNS)} -p stage {LAST} -p seed {SEEDS[0]} "
-        + (f"-p out {shlex.quote(f'{RUNS}/{w.dataset}/predictions')} " if w.shown == "11_predict"
-           else f"-p figures {shlex.quote(FIGURES)} -p tables {shlex.quote(RUNS)}/tables ") + VIEW,
+        lambda w: f"{common(w)} {argument('runs', RUNS)} -p stage {LAST} -p seed {SEEDS[0]} "
+        + (f"{argument('out', f'{RUNS}/{w.dataset}/predictions')} " if w.shown == "11_predict"
+           else f"{argument('figures', FIGURES)} {argument('tables', f'{RUNS}/tables')} ") + VIEW,
     wildcard_constraints:
         shown="|".join(SHOWN),
     shell:
@@ -346,7 +346,7 @@ rule report:
     log:
         f"{RUNS}/12_report.ipynb",
     params:
-        f"-p runs {shlex.quote(RUNS)} -p figures {shlex.quote(FIGURES)}",
+        f"{argument('runs', RUNS)} {argument('figures', FIGURES)}",
     shell:
         f"{PAPERMILL} {HERE}/12_report.ipynb {{log:q}} {{params}} && {PYTHON} -m jupyter nbconvert "
         f"--config {HERE}/html.json --to html --output-dir {shlex.quote(RUNS)} --output report.html {{log:q}}"

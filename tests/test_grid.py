@@ -85,6 +85,11 @@ def test_what_was_chosen_is_what_the_seeds_are_trained_with(tmp_path):
     assert f"-p seed 0 -f '{tmp_path}/my runs/val/scenes/densenet/stage1.json'" in told
 
 
+def test_folders_may_be_called_by_a_number():
+    code, told = snakemake("study", "-np", "--configfile", "grids/study.yaml", runs=2021, data=2022)
+    assert code == 0 and " -r runs 2021 -r data 2022 " in told, told
+
+
 def test_other_parameters_and_a_changed_table_run_again(tmp_path):
     """And what does not stand on them does not; the lock of a killed study does not matter."""
     table = tmp_path / "my birds.csv"
