@@ -85,6 +85,10 @@ def test_a_table_that_has_changed_is_noticed_and_one_that_has_moved_is_the_same(
     moved.write_text(moved.read_text().replace("train,1,", "train,0,", 1))
     with pytest.raises(StudyError, match="run 00_prepare_data again"):
         Prepared.load(str(moved), tmp_path)
+    assert Prepared.load(path.stem, tmp_path).fingerprint == known.fingerprint  # its own place has no table any more
+    moved.parent.rename(path.parent)
+    with pytest.raises(StudyError, match="run 00_prepare_data again"):  # nor by its bare name
+        Prepared.load(path.stem, tmp_path)
 
 
 def test_a_table_that_is_not_prepared_is_asked_for_by_its_path(tmp_path):
@@ -253,6 +257,16 @@ def test_all_unreadable_images_are_told_at_once(tmp_path):
         (tmp_path / f"{number:06}.jpg").write_text("<html>not found</html>")
     with pytest.raises(StudyError, match=r"000003.jpg cannot be read .* 3 others: 000011.jpg, 000013.jpg, 000019.jpg"):
         prepared(path, tmp_path / "data")
+
+
+def test_all_unreadable_images_with_boxes_are_told_at_once(tmp_path):
+    path = table(tmp_path)
+    lines = [f"{number:06}.jpg,red,1,1,9,9" for number in (3, 4, 11)]
+    path.with_name(f"{path.stem}_boxes.csv").write_text("\n".join(["image,label,xmin,ymin,xmax,ymax", *lines]) + "\n")
+    for number in (3, 11):
+        (tmp_path / f"{number:06}.jpg").write_text("<html>not found</html>")
+    with pytest.raises(StudyError, match=r"000003.jpg cannot be read .* 1 others: 000011.jpg"):
+        load(str(path), data=tmp_path)
 
 
 def test_a_format_that_is_not_read_is_named(tmp_path):

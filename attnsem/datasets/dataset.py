@@ -85,6 +85,13 @@ def read_image(path: str | Path) -> Image.Image:
         raise StudyError(f"{path} cannot be read as an image ({error}); {remedy}") from error
 
 
+def together(faults: dict[str, StudyError]) -> StudyError:
+    """One error of those of several images, by their ids."""
+    first, *others = sorted(faults)
+    more = f", and as little can {len(others)} others: {', '.join(others)}" if others else ""
+    return StudyError(f"{faults[first]}{more}")
+
+
 def read_lines(path: Path, pattern: str, meaning: str, archives: Sequence[Archive]) -> list[str]:
     """The lines of a list, without blank ones; StudyError on a missing file, and on a line without the `pattern`."""
     if not path.exists():

@@ -12,7 +12,7 @@ from PIL import Image
 
 from attnsem import StudyError
 from attnsem.datasets import NAMES, table
-from attnsem.datasets.dataset import Dataset
+from attnsem.datasets.dataset import Dataset, together
 from attnsem.datasets.storage import Images, fill, mapped, read_seal
 from attnsem.files import held, read_json, rooted, write_json
 from attnsem.notebook import papermill
@@ -75,9 +75,7 @@ def resize(dataset: Dataset, split: str, size: int, folder: Path) -> None:
         images = list(pool.map(row, ids[start:stop]))
         if faults:  # then all others are looked at too, so that they are told at once
             list(pool.map(row, {*dataset.splits["trainval"], *dataset.splits["test"]} - {*ids[:stop]}))
-            first, *others = sorted(faults)
-            more = f", and as little can {len(others)} others: {', '.join(others)}" if others else ""
-            raise StudyError(f"{faults[first]}{more}")
+            raise together(faults)
         return np.stack(images)
 
     shape, title = (len(ids), size, size, 3), f"{dataset.images} {split} at {size} px"
@@ -87,14 +85,18 @@ def resize(dataset: Dataset, split: str, size: int, folder: Path) -> None:
 
 
 def check_source(dataset: str, data: str | Path) -> None:
-    """StudyError where `dataset` is the path of a table, and what is prepared under its name was made of another.
+    """StudyError where `dataset` is a table, and what is prepared under its name was made of another.
 
-    A table that has moved, or is there no more, may go by its earlier path.
+    dataset: its path, or the bare name of one that was prepared. A table that has moved, or is there no more, may go by
+    its earlier path.
     """
-    path, place = rooted(dataset), rooted(data) / "prepared" / name_of(dataset)
-    if is_table(dataset) and (place / "dataset.json").exists():
-        description, now = read_json(place / "dataset.json"), table.source_of(path)
-        source = {"path": now["path"]} | description.get("source", {})
+    place = rooted(data) / "prepared" / name_of(dataset)
+    description = read_json(place / "dataset.json") if (place / "dataset.json").exists() else {}
+    made_of = description.get("source", {})
+    path = rooted(dataset if is_table(dataset) else made_of.get("path", ""))
+    if description and (is_table(dataset) or path.is_file()):
+        now = table.source_of(path)
+        source = {"path": now["path"]} | made_of
         is_same = source == now if path.is_file() else source["path"] == now["path"]
         if not is_same and not (path.is_file() and table.load(path).fingerprint == description["fingerprint"]):
             remedy = f"if it is the same table, changed, delete {place} and run 00_prepare_data again"

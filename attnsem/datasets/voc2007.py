@@ -86,7 +86,10 @@ def _objects(path: Path) -> list[tuple]:
             rows.append((path.stem, label, *corners, int(difficult)))
     except (OSError, ParseError, TypeError, ValueError, LookupError, ZeroDivisionError) as error:
         remedy = "unpack the archives again, or give annotations of your own as a CSV (data/README.md)"
-        raise StudyError(f"{path} is missing or no VOC annotation ({error}); {remedy}") from error
+        fault = (
+            f"is no VOC annotation ({'the image has the size 0' if isinstance(error, ZeroDivisionError) else error})"
+        )
+        raise StudyError(f"{path} {fault if path.is_file() else 'is missing'}; {remedy}") from error
     return rows
 
 
