@@ -20,6 +20,7 @@ from pathlib import Path
 from attnsem import StudyError, paper
 from attnsem.analysis import rows, systems
 from attnsem.analysis.parameters import declared
+from attnsem.datasets.prepared import source_path
 from attnsem.datasets.table import boxes_of
 from attnsem.notebook import argument
 from grids.log import headline, install
@@ -157,9 +158,9 @@ def common(wildcards):
 
 
 def table_of(wildcards):
-    """The user's own table and its boxes, where the data set is one."""
-    dataset = DATASETS[wildcards.dataset]
-    return [path for path in (Path(dataset), boxes_of(Path(dataset))) if paper.is_table(dataset) and path.exists()]
+    """The user's own table and its boxes, where the data set is one, by its path or by its name."""
+    table = source_path(DATASETS[wildcards.dataset], DATA)
+    return [path for path in (table, boxes_of(table)) if path.exists()] if table else []
 
 
 PYTHON = "python" if os.name == "nt" else shlex.quote(sys.executable)  # Windows' shell knows no single quotes

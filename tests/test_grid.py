@@ -113,9 +113,13 @@ def test_other_parameters_and_a_changed_table_run_again(tmp_path):
     assert "Nothing to be done" in told
     code, told = snakemake(*given, "-n", **tiny, stage1=f"{small} -p epochs 2")
     assert counts(told) == {TRAINED[1]: 1}
+    named = tiny | {"datasets": ["my birds"]}
+    code, told = snakemake(*given, "--until", "prepare", **named, stage1=f"{small} -p epochs 1")
+    assert code == 0, told
     table.write_text(table.read_text().replace("0.png,train,0", "0.png,train,1"))
-    code, told = snakemake(*given, **tiny, stage1=f"{small} -p epochs 1")
-    assert code != 0 and "my birds has changed since" in told
+    for changed in (named, tiny):
+        code, told = snakemake(*given, **changed, stage1=f"{small} -p epochs 1")
+        assert code != 0 and "my birds has changed since" in told
 
 
 @pytest.mark.parametrize(

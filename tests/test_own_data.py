@@ -91,6 +91,24 @@ def test_a_table_that_has_changed_is_noticed_and_one_that_has_moved_is_the_same(
         Prepared.load(path.stem, tmp_path)
 
 
+@pytest.mark.parametrize("changed", ["labels.csv", "labels_boxes.csv"])
+@pytest.mark.parametrize("is_name", [True, False], ids=["by its name", "by its path"])
+def test_a_changed_table_or_its_boxes_are_noticed(tmp_path, changed, is_name):
+    path = table(tmp_path / "my birds")
+    path.with_name("labels_boxes.csv").write_text("image,label,xmin,ymin,xmax,ymax\n000001.jpg,red,0,0,20,40\n")
+    prepared(path, tmp_path / "data")
+    dataset, file = "labels" if is_name else str(path), path.with_name(changed)
+    before = file.read_text()
+    file.write_text(before.replace(",red,0,", ",red,9,").replace('000000.jpg",train,0', '000000.jpg",train,1'))
+    remedy = r"is not what .* run 00_prepare_data again with -p dataset '.*my birds/labels.csv'"
+    with pytest.raises(StudyError, match=remedy):
+        trained(dataset, tmp_path)
+    file.write_text(before)
+    trained(dataset, tmp_path)
+    path.parent.rename(tmp_path / "elsewhere")
+    trained(dataset, tmp_path)
+
+
 def test_a_table_that_is_not_prepared_is_asked_for_by_its_path(tmp_path):
     path = table(tmp_path / "my birds", stem="UP").rename(tmp_path / "my birds/UP.CSV")
     with pytest.raises(StudyError, match=r"-p dataset '.*my birds/UP.CSV'"):

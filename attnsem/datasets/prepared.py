@@ -15,7 +15,7 @@ from attnsem.datasets import NAMES, table
 from attnsem.datasets.dataset import Dataset, together
 from attnsem.datasets.storage import Images, fill, mapped, read_seal
 from attnsem.files import held, read_json, rooted, write_json
-from attnsem.notebook import papermill
+from attnsem.notebook import argument, papermill
 from attnsem.paper import is_table, name_of
 
 
@@ -84,22 +84,28 @@ def resize(dataset: Dataset, split: str, size: int, folder: Path) -> None:
     write_json(listing, {"ids": list(ids), "sha256": read_seal(target)["sha256"]})
 
 
-def check_source(dataset: str, data: str | Path) -> None:
-    """StudyError where `dataset` is a table, and what is prepared under its name was made of another.
+def source_path(dataset: str, data: str | Path) -> Path | None:
+    """The user's own table: `dataset` is its path, or the name of what was prepared from it; else None."""
+    if is_table(dataset):
+        return rooted(dataset)
+    path = rooted(data) / "prepared" / dataset / "dataset.json"
+    source = read_json(path).get("source", {}) if path.exists() else {}
+    return Path(source["path"]) if source else None
 
-    dataset: its path, or the bare name of one that was prepared. A table that has moved, or is there no more, may go by
-    its earlier path.
+
+def check_source(dataset: str, data: str | Path) -> None:
+    """StudyError where the user's own table is not what is prepared under its name, or no longer.
+
+    A table that has moved, or is there no more, may go by its earlier path, and by its name.
     """
-    place = rooted(data) / "prepared" / name_of(dataset)
-    description = read_json(place / "dataset.json") if (place / "dataset.json").exists() else {}
-    made_of = description.get("source", {})
-    path = rooted(dataset if is_table(dataset) else made_of.get("path", ""))
-    if description and (is_table(dataset) or path.is_file()):
-        now = table.source_of(path)
-        source = {"path": now["path"]} | made_of
-        is_same = source == now if path.is_file() else source["path"] == now["path"]
+    path, place = source_path(dataset, data), rooted(data) / "prepared" / name_of(dataset)
+    if path and (place / "dataset.json").exists():
+        description, now = read_json(place / "dataset.json"), table.source_of(path)
+        source = {"path": now["path"]} | description.get("source", {})
+        is_same = source == now if path.is_file() else source["path"] in (now["path"], str(path))
         if not is_same and not (path.is_file() and table.load(path).fingerprint == description["fingerprint"]):
-            remedy = f"if it is the same table, changed, delete {place} and run 00_prepare_data again"
+            anew = f"run 00_prepare_data again with {argument('dataset', str(path))}"
+            remedy = f"if it is the same table, changed, delete {place} and {anew}"
             remedy += ", if it is another one, rename it, or give another -p data and -p runs"
             raise StudyError(f"{path} is not what {place} was prepared from, {source['path']} as it was; {remedy}")
 
