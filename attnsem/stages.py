@@ -64,11 +64,12 @@ def train(
     if settings.precision == "auto":
         precision = begun["parameters"]["precision"] if begun else fastest_precision(device)
         settings = settings.model_copy(update={"precision": precision})
-    file_names = {name: Path(getattr(settings, name)).name for name in ("weights", "similarity")}
+    files = {name: rooted(getattr(settings, name)) for name in ("weights", "similarity")}
     origin = {
-        "parameters": settings.model_dump() | file_names,
+        "parameters": settings.model_dump() | {name: Path(getattr(settings, name)).name for name in files},
         "parent_sha256": parent and parent.manifest["checkpoint_sha256"],
         "data_fingerprint": prepared.fingerprint,
+        **{f"{name}_sha256": checksum(file) if file.is_file() else None for name, file in files.items()},
     }
     if parent is not None and parent.manifest["data_fingerprint"] != prepared.fingerprint:
         raise StudyError(f"{parent.folder} was trained on another state of {prepared.name}; delete it, train it again")
@@ -89,7 +90,7 @@ def train(
 
 
 def refuse_other(run: Run, begun: dict, origin: dict) -> None:
-    """Raises StudyError when a folder's run has other parameters, data or parent than the one asked for."""
+    """Raises StudyError when a folder's run has other parameters, data, parent or files than the one asked for."""
     earlier = paper.checked(Settings, begun["parameters"]).model_dump()
     for name, value in origin["parameters"].items():
         if earlier[name] != value:
@@ -98,6 +99,11 @@ def refuse_other(run: Run, begun: dict, origin: dict) -> None:
     for name, what in {"parent_sha256": "its parent stage", "data_fingerprint": "the prepared data"}.items():
         if begun[name] != origin[name]:
             raise StudyError(f"{what} has changed since {run.folder} was trained; delete that folder to train it anew")
+    for name in ("weights", "similarity"):
+        earlier, now = (one.get(f"{name}_sha256") for one in (begun, origin))
+        if earlier and now and earlier != now:
+            fault = f"the file {name} has SHA-256 {now[:12]}…, but {run.folder} was trained with {earlier[:12]}…"
+            raise StudyError(f"{fault}; give that one, delete that folder, or give another folder by -p runs")
 
 
 def variant_of(settings: Settings) -> Variant:
@@ -250,13 +256,10 @@ def write_manifest(
     run: Run, prepared: Prepared, settings: Settings, origin: dict, progress: Progress, fabric: Fabric
 ) -> None:
     """Last of all, for it makes the run complete."""
-    weights, alike = rooted(settings.weights), rooted(settings.similarity)
     manifest = {
         "labels": prepared.labels,
         "checkpoint_sha256": checksum(run.checkpoint),
         "scores_sha256": checksum(run.folder / "scores.npz"),
-        "weights_sha256": checksum(weights) if weights.is_file() else None,
-        "similarity_sha256": checksum(alike) if settings.similarity else None,
         "finished": time.strftime("%Y-%m-%d"),
         "processes": fabric.world_size,
         "begun_on": progress.environments[:-1],  # other devices or versions, before it was interrupted

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 import torch
 
-from attnsem import StudyError, metrics, model, stages, training
+from attnsem import StudyError, backbones, metrics, model, stages, training
 from attnsem.analysis.results import labels_table, parts_table, stages_table
 from attnsem.datasets import scenes
 from attnsem.datasets.features import Features
 from attnsem.datasets.prepared import Prepared, prepare
-from attnsem.files import held
+from attnsem.files import ROOT, checksum, held
 from attnsem.paper import settings
 from attnsem.runs import complete_run, lineage
 
@@ -169,6 +169,36 @@ def test_a_changed_parent_is_refused(train):
     train(1, lr=0.5)
     with pytest.raises(StudyError, match="its parent stage has changed since"):
         train(2, keep=True)
+
+
+@pytest.mark.parametrize("is_complete", [True, False], ids=["complete", "interrupted"])
+def test_an_overwritten_weights_file_is_refused_and_one_that_is_gone_is_not_asked_for(
+    train, interrupted, tmp_path, is_complete
+):
+    path, other = tmp_path / "one/small.pth", tmp_path / "other/small.pth"
+    for file in (path, other):
+        file.parent.mkdir()
+        torch.save(backbones.densenet_small().state_dict(), file)
+    if is_complete:
+        train(1, weights=str(path))
+    else:
+        with interrupted():
+            train(1, weights=str(path))
+    with pytest.raises(StudyError, match=r"the file weights has SHA-256 .*, but .*stage1 was trained with"):
+        train(1, keep=True, weights=str(other))
+    run = train(1, keep=True, weights=str(path))
+    assert run.manifest["weights_sha256"] == checksum(path)
+    path.unlink()
+    assert train(1, keep=True, weights=str(path)).folder == run.folder
+
+
+def test_an_overwritten_similarity_file_is_refused(train, tmp_path):
+    path = shutil.copy(ROOT / "data/text/wordnet.csv", tmp_path / "alike.csv")
+    text = {"gate": "confidence", "semantic_loss": 1.0, "similarity": str(path)}
+    train(3, **text)
+    path.write_text(path.read_text() + "\n")
+    with pytest.raises(StudyError, match="the file similarity has SHA-256"):
+        train(3, keep=True, **text)
 
 
 def test_a_resume_state_of_other_parameters_is_refused(train, monkeypatch):
