@@ -115,7 +115,7 @@ def parts_of_gain(rows: dict[str, tables.Row]) -> pd.DataFrame:
 
 
 def delta(row: pd.Series) -> str:
-    return f"{row['Δ mAP']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
+    return f"{row['Δ mAP']:+z.2f} ({row['low']:+z.2f} to {row['high']:+z.2f})"
 
 
 def claim_lines(table: pd.DataFrame) -> pd.DataFrame:
