@@ -129,7 +129,7 @@ def adjusted(falls: np.ndarray, columns: np.ndarray, targets: np.ndarray, images
         company = np.delete(targets[is_fair] == 1, logit, axis=1).astype(float)
         company = (company - company.mean(0))[:, company.min(0) < company.max(0)]  # else it has no effect
         inputs = np.hstack([columns[is_fair, None] == changed, company])
-        inverse = np.linalg.pinv(inputs)
+        inverse = np.linalg.pinv(inputs, rcond=1e-12)  # 1e-15, the default, inverts what is rounding alone
         effects = inverse @ falls[is_fair, logit]
         residuals = falls[is_fair, logit] - inputs @ effects
         mean[changed, logit] = effects[: len(changed)]
