@@ -349,7 +349,11 @@ def test_what_is_left_of_a_printed_lead_is_said_of_each_system(tmp_path):
     assert "of +16.5 over CNN-SVM, none that can be told from zero (+0.0 points, 95 % CI +0.0 to +0.0)" in text
     assert "of +0.7 over Very deep, none, for the system is ahead" in text
     assert f"of +16.5 over CNN-SVM, {100 * lead / 16.5:.0f} % ({lead:+.1f} points" in text
-    assert text.endswith("the measured ones on scenes.")
+    assert text.endswith("The printed leads are those on voc2007, the measured ones on scenes.")
+    rows |= {name: a_row(name, middling, targets, tmp_path) for name in ("LDA", "LDA, CNN features")}
+    text = comparison.lead_left(comparison.compared(rows, "2"), "mirflickr38")
+    assert "of +29.0 over LDA, CNN features, " in text and "over LDA, none" not in text
+    assert "printed leads are those" not in text
     rows |= {"Very deep": tables.Row("", "Very deep", "")}
     assert "Very deep" in comparison.lead_left(comparison.compared(rows, "1"), "voc2007").split("Not run here:")[1]
     assert "prints none of these" in comparison.lead_left(comparison.compared(rows, "3"), "scenes")

@@ -77,10 +77,15 @@ def interval(title: str, row: tables.Row, other: tables.Row) -> dict[tuple[str, 
 
 
 def lead_left(table: pd.DataFrame, dataset: str) -> str:
-    """One paragraph, Markdown: how much of the printed lead over each system is left on the same features."""
+    """One paragraph, Markdown: how much of the printed lead over each system is left on the same features.
+
+    Without the systems on low-level descriptors, which stand on no backbone.
+    """
     if table.empty or table["", "printed lead"].isna().all():
         return "**The paper prints none of these systems here.**"
+    by_name = {system.name: system for system in SYSTEMS.values()}
     told = table[table["", "printed lead"].notna()]
+    told = told[[by_name[name].fixed.get("inputs") != "descriptors" for name in told.index]]  # they have no backbone
     measured = told[told["", "measured"].notna()]
     sentences = []
     for name, called in READINGS.items():
@@ -90,8 +95,9 @@ def lead_left(table: pd.DataFrame, dataset: str) -> str:
     missing = [system for system in told.index if system not in measured.index]
     sentences = sentences or ["No system, or no row of the method, has been run."]
     sentences += [f"Not run here: {'; '.join(missing)}."] if missing else []
-    if dataset not in DATASETS.values():
-        sentences.append(f"The printed leads are those on photographs, the measured ones on {dataset}.")
+    printed_on = list(dict.fromkeys(DATASETS[by_name[name].printed[0]] for name in told.index))
+    if printed_on != [dataset]:
+        sentences.append(f"The printed leads are those on {' and '.join(printed_on)}, the measured ones on {dataset}.")
     return f"**How much of the printed lead is left when the backbone is the same.** {' '.join(sentences)}"
 
 

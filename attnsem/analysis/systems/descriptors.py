@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from attnsem.analysis.systems.examples import Examples
+from attnsem.analysis.systems.examples import Examples, read
 from attnsem.analysis.systems.linear import unit
 from attnsem.datasets.features import made_once, short
 from attnsem.datasets.storage import fill
@@ -66,7 +66,7 @@ def descriptors(examples: Examples) -> np.ndarray:
     target = prepared.folder / "features" / prepared.image_set / f"{holder}-descriptors-{short(key)}.npy"
 
     def rows(start: int, stop: int) -> np.ndarray:
-        return np.stack(list(pool.map(describe, images.array[start:stop])))
+        return np.stack(list(pool.map(describe, read(images.array.filename, start, stop))))
 
     shape = (len(images.array), len(describe(images.array[0])))
     with ThreadPoolExecutor() as pool:

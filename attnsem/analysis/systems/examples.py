@@ -89,11 +89,15 @@ class Examples:
         target, shape = path.with_name(f"{path.stem}-pooled.npy"), self.features.views.shape[:3]
 
         def rows(start: int, stop: int) -> np.ndarray:
-            maps = np.load(path, mmap_mode="r")[start:stop]  # mapped anew, so that what was read does not stay
-            return torch.from_numpy(np.array(maps)).float().mean((3, 4)).numpy()
+            return torch.from_numpy(read(path, start, stop)).float().mean((3, 4)).numpy()
 
         make = partial(fill, target, shape, np.float32, rows, f"pooled features of {shape[0]} images")
         return np.array(made_once(self.source.fabric, target, make)[self.features.rows])
+
+
+def read(path: str | Path, start: int, stop: int) -> np.ndarray:
+    """Rows of a .npy file, mapped for that alone, so that what has been read does not stay in this process's memory."""
+    return np.array(np.load(path, mmap_mode="r")[start:stop])
 
 
 def learnable(train: Examples) -> np.ndarray:

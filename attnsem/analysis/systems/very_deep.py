@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from attnsem import StudyError, backbones
-from attnsem.analysis.systems.examples import Examples
+from attnsem.analysis.systems.examples import Examples, read
 from attnsem.analysis.systems.linear import decision_values, planes, unit
 from attnsem.analysis.systems.search import log_uniform
 from attnsem.analysis.systems.task import Progress
@@ -56,7 +56,7 @@ def pooled_at(examples: Examples, backbone: nn.Module, name: str, side: int) -> 
     def rows(start: int, stop: int, size: int = 16) -> np.ndarray:
         parts = []
         for first in range(start, stop, size):
-            batch = torch.from_numpy(np.array(images.array[first : min(first + size, stop)])).to(fabric.device)
+            batch = torch.from_numpy(read(images.array.filename, first, min(first + size, stop))).to(fabric.device)
             batch = interpolate(batch.permute(0, 3, 1, 2).float() / 255, (side, side), mode="bilinear", antialias=True)
             with fabric.autocast():
                 both = [backbone(view.clamp(0, 1)).float().mean((2, 3)) for view in (batch, batch.flip(3))]
