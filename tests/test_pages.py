@@ -173,8 +173,8 @@ def test_what_tests_says_of_kills_fuzzing_and_coverage_is_in_their_files():
     kills, parsers = read_json(place / "kills.json"), read_json(place / "fuzz.json")["parsers"].values()
     assert f"last {kills['kills']} kills, over {kills['studies']} studies, cost nothing" in text and not kills["wrong"]
     runs = [parser["runs"] for parser in parsers]
-    assert f"{round(min(runs), -3):,} to {round(max(runs), -4):,} files, three million in all" in text
-    assert round(sum(runs), -6) == 3e6 and not any(parser["crash"] for parser in parsers)
+    assert f"{round(min(runs), -3):,} to {round(max(runs), -4):,} files, {sum(runs) / 1e6:.1f} million in all" in text
+    assert not any(parser["crash"] for parser in parsers)
     total = re.search(r"TOTAL .* (\d+\.\d)%", (place / "coverage.txt").read_text())[1]
     assert f"{total} % of `attnsem`'s lines and branches" in text
 
