@@ -132,7 +132,7 @@ def test_voc_missing_files(voc, tmp_path):
         (voc / f"JPEGImages/{image}.jpg").unlink()
     refused("2 of 4 images are missing", "000001.jpg", **given)
     (voc / "Annotations/000004.xml").unlink()
-    refused("000004.xml is missing", **given)
+    refused("000004.xml is missing; unpack", **given)
     (voc / "ImageSets/Main/test.txt").unlink()
     refused("test.txt is missing", "VOCtest_06-Nov-2007.tar", **given)
 
@@ -156,21 +156,23 @@ def test_voc_image_in_two_splits(voc, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "fault"),
     [
-        "",
-        "<annotation>",
-        "<annotation/>",
-        annotation([("unicorn", BOX, 0)]),
-        annotation([("dog", (1, 1, "wide", 9), 0)]),
-        annotation([("dog", BOX, 0)], size=(0, 0)),
-        '<!DOCTYPE a [<!ENTITY x "ha">]><annotation>&x;</annotation>',
+        ("", "no element found"),
+        ("<annotation>", "no element found"),
+        ("<annotation/>", "an image of 0 x 0 pixels"),
+        (annotation([]).replace("height>", "depth>"), "an image of 100 x 0 pixels"),
+        (annotation([("unicorn", BOX, 0)]), "an object 'unicorn'"),
+        (annotation([("dog", (1, 1, "wide", 9), 0)]), "could not convert string to float: 'wide'"),
+        (annotation([("dog", BOX, 0)], size=(0, 0)), "an image of 0 x 0 pixels"),
+        (annotation([], size=(500, "nan")), "an image of 500 x nan pixels"),
+        ('<!DOCTYPE a [<!ENTITY x "ha">]><annotation>&x;</annotation>', "EntitiesForbidden"),
     ],
 )
-def test_voc_bad_annotation(voc, tmp_path, content):
+def test_voc_bad_annotation(voc, tmp_path, content, fault):
     (voc / "Annotations/000004.xml").write_text(content)
     refused("as a CSV (data/README.md)", name="voc2007", source=voc, data=tmp_path)
-    refused("000004.xml is no VOC annotation", name="voc2007", source=voc, data=tmp_path)
+    refused(f"000004.xml is no VOC annotation ({fault}", name="voc2007", source=voc, data=tmp_path)
 
 
 @needs("voc2007")

@@ -268,9 +268,13 @@ def test_a_device_that_is_not_there_is_named(tmp_path, monkeypatch):
             trained(path, tmp_path, device="cuda", precision=precision)
 
 
-def test_all_unreadable_images_are_told_at_once(tmp_path):
-    """Of all splits, also those behind the first bad one."""
+@pytest.mark.parametrize("has_boxes", [False, True])
+def test_all_unreadable_images_are_told_at_once(tmp_path, has_boxes):
+    """Of all splits, also those behind the first bad one, and those that have no box."""
     path = table(tmp_path)
+    if has_boxes:
+        boxes = "image,label,xmin,ymin,xmax,ymax\n000003.jpg,red,0,0,20,40\n000011.jpg,red,0,0,20,40\n"
+        path.with_name("labels_boxes.csv").write_text(boxes)
     for number in (3, 11, 13, 19):
         (tmp_path / f"{number:06}.jpg").write_text("<html>not found</html>")
     with pytest.raises(StudyError, match=r"000003.jpg cannot be read .* 3 others: 000011.jpg, 000013.jpg, 000019.jpg"):

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -85,11 +87,24 @@ def read_image(path: str | Path) -> Image.Image:
         raise StudyError(f"{path} cannot be read as an image ({error}); {remedy}") from error
 
 
-def together(faults: dict[str, StudyError]) -> StudyError:
-    """One error of those of several images, by their ids."""
-    first, *others = sorted(faults)
-    more = f", and as little can {len(others)} others: {', '.join(others)}" if others else ""
-    return StudyError(f"{faults[first]}{more}")
+def read_all(ids: Sequence[str], read: Callable[[str], object], others: Iterable[str]) -> dict:
+    """What `read` gives, by image; where it raises StudyError, one that names all such images, of `others` too."""
+    faults = {}
+
+    def result(image: str) -> object:
+        try:
+            return read(image)
+        except StudyError as error:
+            faults[image] = error
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(result, ids))
+        if faults:
+            list(pool.map(result, {*others} - {*ids}))
+            first, *rest = sorted(faults)
+            more = f", and as little can {len(rest)} others: {', '.join(rest)}" if rest else ""
+            raise StudyError(f"{faults[first]}{more}")
+    return dict(zip(ids, results, strict=True))
 
 
 def read_lines(path: Path, pattern: str, meaning: str, archives: Sequence[Archive]) -> list[str]:

@@ -1,7 +1,5 @@
 """A data set whose images have been resized once to uint8 arrays (section 3.1), read without its source."""
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -12,7 +10,7 @@ from PIL import Image
 
 from attnsem import StudyError
 from attnsem.datasets import NAMES, table
-from attnsem.datasets.dataset import Dataset, together
+from attnsem.datasets.dataset import Dataset, read_all
 from attnsem.datasets.storage import Images, fill, mapped, read_seal
 from attnsem.files import held, read_json, rooted, write_json
 from attnsem.notebook import argument, papermill
@@ -43,9 +41,7 @@ def prepare(dataset: Dataset, *, data: Path, train_size: int, image_size: int) -
             remedy = f"delete it and {arrays}, or name another folder by -p data"
             if (other := earlier.get("source", {}).get("path")) and other != dataset.source["path"]:
                 change, remedy = f"it was made of {other}", "rename one of the two tables, or give another -p data"
-            raise StudyError(
-                f"the source of {dataset.name} has changed since {place} was prepared ({change}); {remedy}"
-            )
+            raise StudyError(f"the source of {dataset.name} has changed since {place} was made ({change}); {remedy}")
         write_json(path, description)
         for split, size in (("trainval", train_size), ("val", image_size), ("test", image_size)):
             if dataset.splits[split]:
@@ -62,51 +58,35 @@ def resize(dataset: Dataset, split: str, size: int, folder: Path) -> None:
             raise StudyError(f"{target} holds other images than {dataset.name} now has; delete {folder}")
         return
 
-    faults = {}
-
-    def row(image_id: str) -> np.ndarray | None:
-        try:
-            return np.asarray(dataset.open(image_id).resize((size, size), Image.Resampling.BILINEAR))
-        except StudyError as error:
-            faults[image_id] = error
-            return None
+    def row(image_id: str) -> np.ndarray:
+        return np.asarray(dataset.open(image_id).resize((size, size), Image.Resampling.BILINEAR))
 
     def rows(start: int, stop: int) -> np.ndarray:
-        images = list(pool.map(row, ids[start:stop]))
-        if faults:  # then all others are looked at too, so that they are told at once
-            list(pool.map(row, {*dataset.splits["trainval"], *dataset.splits["test"]} - {*ids[:stop]}))
-            raise together(faults)
-        return np.stack(images)
+        return np.stack([*read_all(ids[start:stop], row, dataset.targets.index).values()])
 
     shape, title = (len(ids), size, size, 3), f"{dataset.images} {split} at {size} px"
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        fill(target, shape, np.uint8, rows, title)
+    fill(target, shape, np.uint8, rows, title)
     write_json(listing, {"ids": list(ids), "sha256": read_seal(target)["sha256"]})
 
 
 def source_path(dataset: str, data: str | Path) -> Path | None:
     """The user's own table: `dataset` is its path, or the name of what was prepared from it; else None."""
-    if is_table(dataset):
-        return rooted(dataset)
-    path = rooted(data) / "prepared" / dataset / "dataset.json"
-    source = read_json(path).get("source", {}) if path.exists() else {}
-    return Path(source["path"]) if source else None
+    path = rooted(data) / "prepared" / name_of(dataset) / "dataset.json"
+    source = {"path": dataset} if is_table(dataset) else path.exists() and read_json(path).get("source")
+    return rooted(source["path"]) if source else None
 
 
 def check_source(dataset: str, data: str | Path) -> None:
-    """StudyError where the user's own table is not what is prepared under its name, or no longer.
-
-    A table that has moved, or is there no more, may go by its earlier path, and by its name.
-    """
+    """StudyError where the user's own table is not, or no longer, what is prepared under its name. One that has moved,
+    or is there no more, may go by its earlier path and by its name."""
     path, place = source_path(dataset, data), rooted(data) / "prepared" / name_of(dataset)
     if path and (place / "dataset.json").exists():
         description, now = read_json(place / "dataset.json"), table.source_of(path)
         source = {"path": now["path"]} | description.get("source", {})
         is_same = source == now if path.is_file() else source["path"] in (now["path"], str(path))
         if not is_same and not (path.is_file() and table.load(path).fingerprint == description["fingerprint"]):
-            anew = f"run 00_prepare_data again with {argument('dataset', str(path))}"
-            remedy = f"if it is the same table, changed, delete {place} and {anew}"
-            remedy += ", if it is another one, rename it, or give another -p data and -p runs"
+            remedy = f"delete {place} and run 00_prepare_data again with {argument('dataset', str(path))}"
+            remedy += ", if it is the same table, changed; else rename it, or give another -p data and -p runs"
             raise StudyError(f"{path} is not what {place} was prepared from, {source['path']} as it was; {remedy}")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from attnsem import StudyError
-from attnsem.datasets.dataset import BOX_COLUMNS, SPLITS, Dataset, of_files, read_image, together
+from attnsem.datasets.dataset import BOX_COLUMNS, SPLITS, Dataset, of_files, read_all, read_image
 from attnsem.files import checksum
 
 VALUES = {"1": 1, "0": 0, "-1": -1, "": -1, "1.0": 1, "0.0": 0, "-1.0": -1}  # pandas writes 1.0 beside empty cells
@@ -185,14 +185,7 @@ def _boxes(path: Path, labels: tuple[str, ...], paths: dict[str, Path]) -> pd.Da
     _refuse(path, table, ~table[["label"]].isin(labels), f"one of {', '.join(labels)}")
     _refuse(path, table, ~table[["difficult"]].isin(["0", "1"]), "0 or 1")
     corners = table[BOX_COLUMNS[2:6]].apply(pd.to_numeric, errors="coerce")
-    sizes, faults = {}, {}
-    for image in table.image.unique():
-        try:
-            sizes[image] = read_image(paths[image]).size
-        except StudyError as error:
-            faults[image] = error
-    if faults:
-        raise together(faults)
+    sizes = read_all(table.image.unique().tolist(), lambda image: read_image(paths[image]).size, paths)
     corners /= np.array([sizes[image] * 2 for image in table.image]).reshape(-1, 4)
     is_inside = (corners >= 0) & (corners <= 1)
     is_inside[["xmax", "ymax"]] &= corners[["xmax", "ymax"]].to_numpy() > corners[["xmin", "ymin"]].to_numpy()

@@ -74,7 +74,9 @@ def _objects(path: Path) -> list[tuple]:
     rows = []
     try:
         root = parse(path).getroot()
-        width, height = (float(root.findtext(f"size/{side}")) for side in ("width", "height"))
+        width, height = (float(root.findtext(f"size/{side}", "0")) for side in ("width", "height"))
+        if not (width > 0 and height > 0):
+            raise ValueError(f"an image of {width:g} x {height:g} pixels")
         for element in root.iterfind("object"):
             label, difficult = element.findtext("name"), element.findtext("difficult", "0").strip()
             xmin, ymin, xmax, ymax = (float(element.findtext(f"bndbox/{side}")) for side in BOX_COLUMNS[2:6])
@@ -84,12 +86,9 @@ def _objects(path: Path) -> list[tuple]:
                 place = f"corners {xmin:g}, {ymin:g}, {xmax:g}, {ymax:g} in {width:g} x {height:g}"
                 raise ValueError(f"an object {label!r:.20}, difficult {difficult!r:.20}, {place}")
             rows.append((path.stem, label, *corners, int(difficult)))
-    except (OSError, ParseError, TypeError, ValueError, LookupError, ZeroDivisionError) as error:
-        remedy = "unpack the archives again, or give annotations of your own as a CSV (data/README.md)"
-        fault = (
-            f"is no VOC annotation ({'the image has the size 0' if isinstance(error, ZeroDivisionError) else error})"
-        )
-        raise StudyError(f"{path} {fault if path.is_file() else 'is missing'}; {remedy}") from error
+    except (OSError, ParseError, TypeError, ValueError, LookupError) as error:
+        fault = f"no VOC annotation ({error})" if path.exists() else "missing"
+        raise StudyError(f"{path} is {fault}; unpack it again, or give your own as a CSV (data/README.md)") from error
     return rows
 
 
