@@ -19,7 +19,7 @@ from torch.nn.functional import interpolate
 from attnsem import NotFiniteError, StudyError, stages
 from attnsem.analysis import tables
 from attnsem.analysis.rows import REPAIR
-from attnsem.analysis.systems import SYSTEMS, System, comparison, gradient, module_of
+from attnsem.analysis.systems import SYSTEMS, System, aiacnn, comparison, gradient, module_of
 from attnsem.analysis.systems.dbn import train_rbm
 from attnsem.analysis.systems.descriptors import describe
 from attnsem.analysis.systems.examples import learnable
@@ -327,6 +327,12 @@ def a_row(name, scores, targets, folder):
         write_arrays(path, {"ids": ids, "labels": labels, "targets": targets, "scores": part.astype(np.float32)})
         files.append((path,))
     return tables.Row("", name, "", tuple(files))
+
+
+@pytest.mark.parametrize("voters", [1, 5])
+def test_the_voters_score_is_the_logit_of_their_mean_probability(voters):
+    logits = torch.linspace(-8, 8, 12 * voters, dtype=torch.float64).reshape(4, voters, 3)
+    assert torch.allclose(aiacnn.logit_of_mean(logits).sigmoid(), logits.sigmoid().mean(1))
 
 
 def test_what_is_left_of_a_printed_lead_is_said_of_each_system(tmp_path):

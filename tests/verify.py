@@ -20,7 +20,7 @@ from attnsem.files import ROOT, checksum, read_json, rooted
 from attnsem.runs import Run
 from results.record import page, places, recorded_place, recorded_rows, recorded_stages, with_results
 
-ROUNDING = 0.03  # points of mAP that float16 may cost, by ties, in many images; in few a single tie costs more
+ROUNDING = 0.02  # points of mAP that float16 may cost, by ties, in many images; in few a single tie costs more
 
 
 def broken(results: Path = ROOT / "results") -> Iterator[str]:

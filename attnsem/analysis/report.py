@@ -202,7 +202,7 @@ def moved(row: pd.Series) -> str:
     if row["Δ mAP"] == row["low"] == row["high"] == 0:
         return "is the same to the last digit, so that nothing is tested"
     verb = "gains" if row["low"] > 0 else "loses" if row["high"] < 0 else "is not told from it:"
-    return f"{verb} {row['Δ mAP']:+.2f} points (95 % CI {row['low']:+.2f} to {row['high']:+.2f})"
+    return f"{verb} {row['Δ mAP']:+z.2f} points (95 % CI {row['low']:+z.2f} to {row['high']:+z.2f})"
 
 
 def not_run(rows: dict[str, tables.Row], runs: str | Path, dataset: str, stage: int) -> str:

@@ -9,7 +9,7 @@ What the module of a system (`System.module`, a file beside this one) provides:
     SETTINGS = {"C": 1.0}                 its own parameters, each with its default, whose type counts
     space(random) -> dict                 a draw of some of them from a numpy Generator, for the search on val
     fit(train, settings, *, seed, progress) -> dict of tensors
-    scores(state, examples, settings) -> (N, C) float array, the greater the likelier
+    scores(state, examples, settings) -> (N, C) float array, logits: above 0 where a label is told
 
 train, examples: examples.Examples of a split: `targets` (N, C) in {1, 0, −1 = left out}, `labels`, `ids`; what it
 learns from, computed once asked for: `pooled()` (N, V, K), `features` (maps in batches), `images` (N, S, S, 3 uint8),

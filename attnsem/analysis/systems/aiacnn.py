@@ -4,8 +4,8 @@ network", J. Visual Communication and Image Representation 49, 2017, by authors 
 As far as it is determined for us: its text was not to be had. Known are its title, that it is a convolutional network
 with "multitask voting" (the MV), and its two names in Table 2 and Figure 3. We read each label as a task, and the
 voting as several such decisions joined. Here: a fully connected layer with ReLU and dropout on the pooled features of
-the backbone and one logit a label, `voters` times from other starts; scores are the mean of their probabilities. One
-voter is AIACNN.
+the backbone and one logit a label, `voters` times from other starts; a score is the logit of the mean of their
+probabilities. One voter is AIACNN.
 
 Not determined, and so ours: how many voters there are, whether they vote by probabilities or decisions, and what tells
 them apart (starts, views, subsets or losses); the width of the layer; the loss (eq. 10); how labels that are rare are
@@ -17,6 +17,7 @@ this name is no reproduction of that paper.
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
 from attnsem.analysis.systems import gradient
 from attnsem.analysis.systems.examples import Examples
@@ -63,4 +64,9 @@ def scores(state: dict[str, Tensor], examples: Examples, settings: dict) -> np.n
     network = Voters(pooled.shape[2], len(examples.labels), settings)
     network.load_state_dict(state)
     logits = gradient.evaluate(network, examples, gradient.vectors(pooled, examples))
-    return torch.from_numpy(logits).sigmoid().mean(1).numpy()
+    return logit_of_mean(torch.from_numpy(logits)).numpy()
+
+
+def logit_of_mean(logits: Tensor) -> Tensor:
+    """(N, voters, C) -> (N, C): the logit of the voters' mean probability."""
+    return logsigmoid(logits).logsumexp(1) - logsigmoid(-logits).logsumexp(1)
