@@ -335,6 +335,7 @@ rule show:
            else f"{argument('figures', FIGURES)} {argument('tables', f'{RUNS}/tables')} ") + VIEW,
     wildcard_constraints:
         shown="|".join(SHOWN),
+    priority: 1  # the longest first
     shell:
         f"{PAPERMILL} {HERE}/{{wildcards.shown}}.ipynb {{log:q}} {{params}}"
 
