@@ -287,6 +287,9 @@ def test_a_region_is_captioned_by_the_likely_labels_that_it_tells():
         rlsd.Regions(corners, torch.zeros(2), logits - 9), ("a", "b", "c", "d")
     )
     assert caption == "a 0.00"
+    corners[1] = torch.tensor([0, 0, 0.5, 0.4])
+    told = region_figure.regions_told(rlsd.Regions(corners, torch.zeros(2), logits), ("sun", "sea", "house", "tree"))
+    assert told == [("sun 0.95\nsea 0.88\nhouse 0.73", 0, 0, 0.5, 0.5)]
 
 
 SMALL = {

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from torchvision.ops import box_iou
 
 from attnsem import StudyError
 from attnsem.analysis import systems
@@ -12,6 +13,7 @@ from attnsem.analysis.systems.rlsd import Regions, loaded
 from attnsem.analysis.systems.task import Task, task
 
 LIKELY = 0.5  # probability from which on a label is shown; the likeliest is in any case
+SAME = 0.3  # intersection over union
 
 
 def regions_over_images(name: str = "rlsd", *, images: int = 8, device: str = "auto", **place: object) -> Figure:
@@ -43,10 +45,14 @@ def regions_of(job: Task, examples: Examples, rows: np.ndarray) -> Regions:
 
 
 def regions_told(regions: Regions, labels: tuple[str, ...]) -> list[Box]:
-    """Of one image: each region that tells a likely label, with the labels that it tells and their probabilities."""
+    """Of one image: each region that tells a likely label, with the labels that it tells and their probabilities. What
+    a region tells that overlaps a surer one by SAME or more is written at that one."""
     best, region = regions.logits.sigmoid().max(0)
+    overlaps = box_iou(regions.boxes, regions.boxes)
     told: dict[int, list[str]] = {}
     for label in best.argsort(descending=True).tolist():
         if best[label] >= LIKELY or not told:
-            told.setdefault(int(region[label]), []).append(f"{labels[label]} {best[label]:.2f}")
+            own = int(region[label])
+            place = next((other for other in told if overlaps[own, other] >= SAME), own)
+            told.setdefault(place, []).append(f"{labels[label]} {best[label]:.2f}")
     return [("\n".join(words), *regions.boxes[region].tolist()) for region, words in told.items()]
