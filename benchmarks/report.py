@@ -21,6 +21,8 @@ Written by the commands below from the files in [results](results); none of it i
 - `python -m benchmarks.growth` lets the work grow. *images*: at 512 pixels, read and cropped to 448 (up to 25,000, as
   MIRFlickr has). *cached images*: their features under a linear classifier. *labels*: a step of `proposed` in stage 3
   (24 images). *pixels*: a training step of DenseNet-121 (8 images). Memory is the process's own, without mapped files.
+- `python -m benchmarks.systems --runs runs/voc2007-densenet448 --dataset voc2007` trains each other system of Tables 1
+  and 2 and those that came later, alone, from cached features.
 - `python -m benchmarks.equal` measures whether the faster paths end at the same mAP.
 - `python -m benchmarks.readings --runs runs/scenes-grid --dataset scenes` measures other readings of the paper than
   ours; [CHOICES.md](../CHOICES.md) has the results.
@@ -79,8 +81,16 @@ def growth(path: Path) -> str:
     return f"## Cost as work grows\n\n{machine(record)}\n![time and memory]({figure})\n\n{as_markdown(rows)}"
 
 
+def systems(path: Path) -> str:
+    record = read_json(path)
+    rows = pd.DataFrame(record["rows"]).assign(gib=lambda rows: rows["gib"].map("{:.2f}".format))
+    rows = rows.rename(columns={"gib": "peak memory (GiB)"})
+    title = f"## Other systems, `{path.stem.partition('-')[2]}`"
+    return f"{title}\n\n{machine(record)}\n{as_markdown(rows)}"
+
+
 def report() -> str:
-    kinds = {"equal": equal, "growth": growth}
+    kinds = {"equal": equal, "growth": growth, "systems": systems}
     paths = sorted(RESULTS.glob("*.json"))
     return "\n".join([HEAD, *(kinds.get(path.stem.split("-")[0], speed)(path) for path in paths)])
 

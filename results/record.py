@@ -205,12 +205,13 @@ def recorded_stages(results: Path = ROOT / "results") -> str:
 def with_results(text: str) -> str:
     """The README's text with its marked part, the paper's claims on the paper's backbone, written anew."""
     shown = [place for place in places() if on_the_papers_backbone(*place)]
-    parts = []
-    for place in shown:
-        lines = claim_lines(claims_shown(compared(*place, "claims"))).drop(columns=["rows", "p (Holm)"])
-        parts.append(f"**{heading(*place)}**\n\n{as_markdown(lines)}")
+    lines = {place: claim_lines(claims_shown(compared(*place, "claims"))) for place in shown}
+    if len(shown) > 1:
+        lines = {place: table.assign(claim=f"{place[1]}: " + table["claim"]) for place, table in lines.items()}
+    table = pd.concat(lines.values()).drop(columns=["rows", "p (Holm)"])
+    title = f"**{'; '.join(heading(*place) for place in shown)}**\n\n{as_markdown(table)}"
     before, rest = text.split(MARKS[0])
-    return before + MARKS[0] + "\n".join(parts) + MARKS[1] + rest.split(MARKS[1])[1]
+    return before + MARKS[0] + title + MARKS[1] + rest.split(MARKS[1])[1]
 
 
 def page() -> str:
