@@ -2,7 +2,7 @@
 
 Each in a process of its own, from cached features, on a copy of the folder's stage 1 of seed 0, with the settings that
 were chosen on val there, if any; the process ends with scores on test. Memory is the greatest of its own, without
-mapped files. Names of systems as arguments measure these alone. Linux. Writes benchmarks/results/systems-<dataset>.json.
+mapped files. Names of systems measure these alone. Linux. Writes benchmarks/results/systems-<dataset>.json.
 """
 
 import argparse
