@@ -216,7 +216,9 @@ def not_run(rows: dict[str, tables.Row], runs: str | Path, dataset: str, stage: 
 
 def channels_and_dependencies(folder: Path, dataset: str, stage: int) -> dict[str, pd.DataFrame]:
     """What notebooks 09 and 10 wrote of runs, by caption; nothing where they have not been run."""
-    parts, homes = {}, (folder / dataset, folder / "tables" / dataset)
+    parts, gains, homes = {}, {}, (folder / dataset, folder / "tables" / dataset)
+    rows = tables.read_rows(folder, dataset, stage)
+    named = {row.files[0][0].parents[2].name: name for name, row in rows.items() if row.files}
     paths = [path for home in homes for path in sorted(home.glob(f"*_stage{stage}.csv"))]
     for path in paths:
         table = pd.read_csv(path)
@@ -228,11 +230,19 @@ def channels_and_dependencies(folder: Path, dataset: str, stage: int) -> dict[st
         elif path.name.startswith("agreement_"):
             columns = ["row", "1 − α", "rank correlation", "p", "plain correlation", "plain p"]
             parts["influence of one label on another vs. lift (rank correlation over pairs)"] = table[columns]
+        elif path.name.startswith("company_"):
+            part, _, other = path.stem.removeprefix("company_").rpartition(f"_stage{stage}")[0].partition("_vs_")
+            both = table[table["label"] == "mean of labels"].rename(columns={"Δ AP": "Δ mAP"}).apply(delta, axis=1)
+            gains[f"{named.get(part, part)} vs. {other.replace('_', ' ')}"] = both.to_numpy()
         elif path.name.startswith("planted_"):
             parts["planted pairs among the strongest influences"] = table[["row", "precision", "average precision"]]
         elif path.name.startswith("scale_"):
             table = table.iloc[:, :1].assign(**{"Δ mAP (95 % CI)": table.apply(delta, axis=1)})
             parts["what dependencies could bring (upper rows), and what was measured"] = table
+    if gains:
+        sides = ["in images with it", "in images without"]
+        table = pd.DataFrame(gains, sides).T.rename_axis("Δ AP (95 % CI)").reset_index()
+        parts["where a label's usual company is there, and where it is not, mean of labels"] = table
     return parts
 
 
