@@ -19,6 +19,7 @@ from attnsem.analysis.report import (
     compared,
     delta,
     on_the_papers_backbone,
+    order,
     parts_of_gain,
     places,
 )
@@ -204,12 +205,16 @@ def recorded_stages(results: Path = ROOT / "results") -> str:
 
 def with_results(text: str) -> str:
     """The README's text with its marked part, the paper's claims on the paper's backbone, written anew."""
-    shown = [place for place in places() if on_the_papers_backbone(*place)]
-    lines = {place: claim_lines(claims_shown(compared(*place, "claims"))) for place in shown}
-    if len(shown) > 1:
-        lines = {place: table.assign(claim=f"{place[1]}: " + table["claim"]) for place, table in lines.items()}
-    table = pd.concat(lines.values()).drop(columns=["rows", "p (Holm)"])
-    title = f"**{'; '.join(heading(*place) for place in shown)}**\n\n{as_markdown(table)}"
+    shown = sorted((place for place in places() if on_the_papers_backbone(*place)), key=order)
+    lines = [claim_lines(claims_shown(compared(*place, "claims"))) for place in shown]
+    for place, table in zip(shown[1:], lines[1:], strict=True):
+        table["claim"] = f"{place[1]}: " + table["claim"]
+    table = pd.concat(lines).drop(columns=["rows", "p (Holm)"])
+    table["claim"] = table["claim"].str.removesuffix(", on average")
+    title = "; ".join(heading(*place) for place in shown)
+    if table["seeds"].nunique() == 1:
+        title += f"; {table.pop('seeds').iloc[0]} seeds"
+    title = f"**{title}**\n\n{as_markdown(table)}"
     before, rest = text.split(MARKS[0])
     return before + MARKS[0] + title + MARKS[1] + rest.split(MARKS[1])[1]
 

@@ -11,8 +11,8 @@ from attnsem.analysis.rows import BASELINE, LONGER
 from attnsem.analysis.tables import Row
 
 READINGS = ("", ", α warm-up", ", α fixed", ", α sigmoid", ", α unbounded")  # of the rows that a claim is tested on
-KINDS = dict.fromkeys(("clamped", "warm-up", "sigmoid"), "learnt, in [0, 1]")
-KINDS |= {"fixed": "not learnt", "unbounded": "learnt, unbounded"}  # what a reading makes of α
+KINDS = dict.fromkeys(("clamped", "warm-up", "sigmoid"), "in [0, 1]")
+KINDS |= {"fixed": "fixed", "unbounded": "unbounded"}  # what a reading makes of α
 MOST = "most labels gain"  # whose Δ counts labels, how many more than half
 SHOWS = 0.05  # points; a smaller gain is none in the paper's one digit
 TABLES = ("diningtable", "pottedplant", "tvmonitor")  # section 3.2: table and plant, table and tv

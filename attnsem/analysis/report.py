@@ -145,7 +145,8 @@ def trust(row: pd.Series) -> str:
 def claims_shown(table: pd.DataFrame) -> pd.DataFrame:
     """Of claims.tested a line a claim and kind of reading of α, under that one of its readings that favours it most.
 
-    After stage 4 vs. the baseline trained as long. Of readings with one verdict the greatest |Δ| is shown.
+    After stage 4 vs. the baseline trained as long. Of readings with one verdict the greatest |Δ| is shown; where none
+    can be tested they are one line.
     """
     readings = table["rows"].str.extract(r", α ([\w-]+)", expand=False).fillna("clamped")
     ordered = table.assign(α=readings.map(claims.KINDS), favour=table["verdict"].map(FAVOUR.index))
@@ -153,7 +154,10 @@ def claims_shown(table: pd.DataFrame) -> pd.DataFrame:
     for _, claim in ordered.groupby("claim", sort=False):
         longer = claim["rows"].str.endswith(LONGER)
         alike = claim[longer == longer.iloc[0]].sort_values(["favour", "size"], kind="stable")
-        lines.append(alike.drop_duplicates("α").sort_values("α", key=lambda kinds: kinds.map(KINDS.index)))
+        alike = alike.drop_duplicates("α").sort_values("α", key=lambda kinds: kinds.map(KINDS.index))
+        if (alike["verdict"] == "not testable").all():
+            alike = alike.head(1).assign(α=", ".join(alike["α"]))
+        lines.append(alike)
     return pd.concat(lines or [ordered]).drop(columns=["favour", "size"])
 
 
