@@ -219,10 +219,11 @@ def test_alpha_ends_where_choices_says():
         assert all(alpha.eq(1).all() for alpha in histories(grid, "voc2007/proposed"))
     for grid, folder in {
         "mirflickr-xception224": "mirflickr24/proposed",
+        "mirflickr-densenet224": "mirflickr38/proposed",
         "voc2007-xception224": "voc2007/proposed-confidence-baseline_folds5",
     }.items():
         ends = [alpha.iloc[-1] for alpha in histories(grid, folder)]
-        assert len(ends) == 3 and f"α ends at {min(ends):.2f} to {max(ends):.2f}" in text
+        assert len(ends) >= 3 and f"α ends at {min(ends):.2f} to {max(ends):.2f}" in text
     assert all(alpha.iloc[-1] < 1 for alpha in histories("voc2007-xception224", "voc2007/proposed*-semantic_loss1"))
 
 
