@@ -75,8 +75,13 @@ def memory(device: torch.device) -> float:
     """GiB that the process itself has taken: on a CPU without mapped files, and what is once taken is kept."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 2**20 for line in lines if line.startswith("RssAnon"))
+    return own_memory()
+
+
+def own_memory(process: int | str = "self") -> float:
+    """GiB of a process now, without mapped files; 0 of one that has ended."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 2**20
 
 
 def point(what: str, size: int, device: str) -> dict:

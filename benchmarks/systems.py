@@ -16,6 +16,7 @@ from pathlib import Path
 from attnsem.analysis.systems import SYSTEMS
 from attnsem.files import ROOT, read_json, rooted, write_json
 from attnsem.runs import environment
+from benchmarks.growth import own_memory
 from benchmarks.report import RESULTS, write_report
 
 STAGE = "densenet/seed0/stage1"
@@ -26,24 +27,25 @@ def trained(name: str, runs: Path, dataset: str, data: str) -> dict[str, object]
     command = [sys.executable, "-m", "attnsem.analysis.systems", name, "-p", "feature_cache", "2"]
     for key, value in {"dataset": dataset, "runs": str(runs), "data": data}.items():
         command += ["-p", key, value]
-    began, peak = time.perf_counter(), 0
+    began, peak = time.perf_counter(), 0.0
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     while process.poll() is None:
-        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-        peak = max([peak, *(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))])
+        peak = max(peak, own_memory(process.pid))
         time.sleep(0.1)
     if process.returncode:
         sys.exit(f"{name} was not trained; its message is above")
-    return {"system": SYSTEMS[name].name, "seconds": round(time.perf_counter() - began), "gib": peak / 2**20}
+    return {"system": SYSTEMS[name].name, "seconds": round(time.perf_counter() - began), "gib": peak}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.systems", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*SYSTEMS, []])
+    parser.add_argument("names", nargs="*", metavar="SYSTEM", help=f"of {', '.join(SYSTEMS)}; all without")
     parser.add_argument("--runs", required=True)
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--data", default="data")
     arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(SYSTEMS):
+        parser.error(f"no system {min(unknown)!r}; there are {', '.join(SYSTEMS)}")
     rows, path = {}, RESULTS / f"systems-{arguments.dataset}.json"
     if path.exists():
         rows = {row["system"]: row for row in read_json(path)["rows"]}

@@ -218,10 +218,11 @@ def not_run(rows: dict[str, tables.Row], runs: str | Path, dataset: str, stage: 
     return not_run_line(missing, len(own), dataset, stage, [int(seed) for seed in tables.seeds(rows)], runs)
 
 
-def channels_and_dependencies(folder: Path, dataset: str, stage: int) -> dict[str, pd.DataFrame]:
-    """What notebooks 09 and 10 wrote of runs, by caption; nothing where they have not been run."""
+def channels_and_dependencies(
+    rows: dict[str, tables.Row], folder: Path, dataset: str, stage: int
+) -> dict[str, pd.DataFrame]:
+    """What notebooks 09 and 10 wrote of these rows' runs, by caption; nothing where they have not been run."""
     parts, gains, homes = {}, {}, (folder / dataset, folder / "tables" / dataset)
-    rows = tables.read_rows(folder, dataset, stage)
     named = {row.files[0][0].parents[2].name: name for name, row in rows.items() if row.files}
     paths = [path for home in homes for path in sorted(home.glob(f"*_stage{stage}.csv"))]
     for path in paths:
@@ -235,7 +236,7 @@ def channels_and_dependencies(folder: Path, dataset: str, stage: int) -> dict[st
             columns = ["row", "1 − α", "rank correlation", "p", "plain correlation", "plain p"]
             parts["influence of one label on another vs. lift (rank correlation over pairs)"] = table[columns]
         elif path.name.startswith("company_"):
-            part, _, other = path.stem.removeprefix("company_").rpartition(f"_stage{stage}")[0].partition("_vs_")
+            part, _, other = path.stem.removeprefix("company_").removesuffix(f"_stage{stage}").partition("_vs_")
             both = table[table["label"] == "mean of labels"].rename(columns={"Δ AP": "Δ mAP"}).apply(delta, axis=1)
             gains[f"{named.get(part, part)} vs. {other.replace('_', ' ')}"] = both.to_numpy()
         elif path.name.startswith("planted_"):
