@@ -125,6 +125,9 @@ def test_a_claim_is_shown_for_each_kind_of_reading_of_alpha():
     lines = [["it gains", f"proposed{name} vs. baseline", *[0.5] * 6, 0.02, word] for name, word in readings.items()]
     shown = report.claims_shown(pd.DataFrame(lines, columns=claims.COLUMNS))
     assert shown[["α", "verdict"]].to_numpy().tolist() == [["in [0, 1]", "inconclusive"], ["fixed", "supported"]]
+    untested = [[*line[:-1], "not testable"] for line in lines[:2]]
+    shown = report.claims_shown(pd.DataFrame(untested, columns=claims.COLUMNS))
+    assert shown[["α", "verdict"]].to_numpy().tolist() == [["in [0, 1], fixed", "not testable"]]
 
 
 def test_a_table_has_its_caption_and_nothing_where_there_is_no_number():
