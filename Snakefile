@@ -7,6 +7,7 @@
 A grid file names data sets, rows of the tables, seeds, and for each notebook what papermill is to give it. `search`
 has, for a stage, a number of draws of learning rate, epochs and weight decay: each row is trained by each on `train`,
 with a seed of its own, and takes the one with the best mAP on `val` at the last epoch (attnsem/analysis/search.py).
+`choices` has the folder of another grid's val, whose choices are taken in place of a search.
 `systems` has other systems (attnsem/analysis/systems), which stand on stage 1 and are searched with as many draws.
 """
 
@@ -26,6 +27,7 @@ from attnsem.notebook import argument
 from grids.log import headline, install
 
 RUNS, DATA = (str(config.get(name, name)) for name in ("runs", "data"))  # --config makes 2021 a number
+CHOICES = str(config.get("choices") or f"{RUNS}/val")
 FIGURES = str(config.get("figures") or f"{RUNS}/figures")
 LAST, SEEDS = config.get("last", 4), config.get("seeds", [0])
 SEARCH = {int(stage): draws for stage, draws in config.get("search", {}).items()}
@@ -111,7 +113,7 @@ def parent(row, stage):
 
 
 def chosen(dataset, part, stage):
-    return f"{RUNS}/val/{dataset}/{part}/stage{stage}.json"
+    return f"{CHOICES}/{dataset}/{part}/stage{stage}.json"
 
 
 def before(n):
@@ -245,7 +247,7 @@ rule search:
     input:
         before_choice,
     output:
-        chosen("{dataset}", "{part}", "{n}"),
+        f"{RUNS}/val/{{dataset}}/{{part}}/stage{{n}}.json",
     log:
         f"{RUNS}/val/{{dataset}}/{{part}}/stage{{n}}.log",
     params:

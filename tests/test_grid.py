@@ -16,7 +16,8 @@ from PIL import Image
 from snakemake.common import NOTHING_TO_BE_DONE_MSG
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from attnsem.files import ROOT
+from attnsem.analysis.search import draw
+from attnsem.files import ROOT, write_json
 from grids import execute, log
 
 GRIDS = sorted((ROOT / "grids").glob("*.yaml"))
@@ -63,6 +64,11 @@ def test_settings_are_searched_on_val_before_the_seeds_are_trained(tmp_path):
     assert code == 0, told
     draws = dict(re.findall(r"attnsem.analysis.search (\d) --draws (\d+) .*-p seed 2", told))
     assert draws == {"1": "0", "2": "0", "3": "12"}
+    write_json(tmp_path / "earlier/scenes/proposed/stage3.json", draw(0))
+    code, told = snakemake("-np", **config, choices=str(tmp_path / "earlier"))
+    assert code == 0, told
+    assert "analysis.search" not in told
+    assert len(re.findall(r"03_train_stage3.* -f \S+/earlier/scenes/proposed/stage3.json", told)) == 2
 
 
 def test_systems_stand_on_stage_1_and_have_as_many_draws(tmp_path):
