@@ -78,6 +78,8 @@ ROWS = {
     name: row for name, row in rows.ROWS.items() if name in config.get("rows", rows.ROWS) and rows.stages_of(row, LAST)
 }
 SYSTEMS = config.get("systems", [])
+if SYSTEMS and "choices" in config:
+    raise StudyError("systems take what was chosen on val below their own runs; leave out choices, or systems")
 for name in SYSTEMS:
     systems.check_name(name)
 
@@ -266,6 +268,8 @@ DRAWS = max(SEARCH.values(), default=0)  # a system has the budget of every othe
 def system_parameters(seed):
     def text(wildcards):
         values = {"dataset": DATASETS[wildcards.dataset], "runs": RUNS, "data": DATA, "seed": int(wildcards.seed if seed is None else seed)}
+        _, is_given, views = OF_STAGE[3].partition(" feature_cache ")
+        values |= {"feature_cache": int(views.split()[0])} if is_given else {}
         return " ".join(argument(name, value) for name, value in values.items())
 
     return text

@@ -162,7 +162,7 @@ def run_stage(
     if fabric.is_global_zero:
         write_tensors(run.checkpoint, network.state_dict())
         write_scores(run, prepared, settings, {"scores": logits[scored]} | logits)
-        write_manifest(run, prepared, settings, origin, progress, fabric)
+        write_manifest(run, prepared, origin, progress, fabric)
         run.resume.unlink(missing_ok=True)
 
 
@@ -252,9 +252,7 @@ def write_scores(run: Run, prepared: Prepared, settings: Settings, logits: dict[
     write_json(run.folder / "metrics.json", content)
 
 
-def write_manifest(
-    run: Run, prepared: Prepared, settings: Settings, origin: dict, progress: Progress, fabric: Fabric
-) -> None:
+def write_manifest(run: Run, prepared: Prepared, origin: dict, progress: Progress, fabric: Fabric) -> None:
     """Last of all, for it makes the run complete."""
     manifest = {
         "labels": prepared.labels,

@@ -142,7 +142,7 @@ class Learner:
             is_finite |= self.scaler.get_scale() > 1  # the scale may have made it so: the step is skipped, it is halved
         fusion = self.network.fusion
         if fusion is not None and fusion.is_fixed(epoch):
-            fusion.alpha.grad.zero_()  # gathers no momentum
+            fusion.alpha.grad.zero_()  # weight decay alone gathers momentum
         self.optimizer.step()
         if fusion is not None:
             fusion.keep(epoch)

@@ -49,6 +49,7 @@ def main() -> None:
     rows, path = {}, RESULTS / f"systems-{arguments.dataset}.json"
     if path.exists():
         rows = {row["system"]: row for row in read_json(path)["rows"]}
+    machine = {"date": time.strftime("%Y-%m-%d"), **environment("cpu")}  # before the first row is written
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder)
         shutil.copytree(rooted(arguments.runs) / arguments.dataset / STAGE, runs / arguments.dataset / STAGE)
@@ -59,7 +60,7 @@ def main() -> None:
             print(row, flush=True)
             rows[row["system"]] = row
             ordered = [rows[system.name] for system in SYSTEMS.values() if system.name in rows]
-            write_json(path, {"date": time.strftime("%Y-%m-%d"), "rows": ordered, **environment("cpu")})
+            write_json(path, {"rows": ordered, **machine})
     write_report()
 
 

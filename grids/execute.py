@@ -18,7 +18,7 @@ from papermill.exceptions import PapermillExecutionError
 
 
 def pass_on(reading: int, log: TextIO, terminal: TextIO, title: str) -> None:
-    """Of what comes through a pipe, lines that attnsem.notebook.say marks go to the terminal, the others to the log."""
+    """Of what comes through a pipe, lines that notebook.say_epoch marks go to the terminal, the others to the log."""
     with open(reading, encoding="utf-8", errors="replace", newline="\n") as pipe:
         for line in pipe:
             if line.startswith("\r"):

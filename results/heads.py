@@ -4,18 +4,34 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from attnsem import StudyError, metrics
-from attnsem.analysis.heads import Heads, write_heads
+from attnsem.analysis.heads import BACKBONE, Heads, checksums, round_kernels
 from attnsem.analysis.rows import ROWS, run_of_row
 from attnsem.datasets.features import cached
 from attnsem.datasets.prepared import Prepared
 from attnsem.engine import launched
-from attnsem.files import ROOT, read_json, rooted, write_json
+from attnsem.files import ROOT, checksum, read_json, rooted, write_arrays, write_json
 from attnsem.runs import Run
 from attnsem.stages import load
 from attnsem.training import Split, evaluate
+
+
+def write_heads(run: Run, path: Path, **facts: object) -> None:
+    """The heads of a complete run whose backbone was frozen. facts: what else the manifest says, such as mAP."""
+    state, network = run.state(), load(run)
+    round_kernels(network.backbone)
+    floats = {key: tensor for key, tensor in state.items() if tensor.is_floating_point()}
+    heads = {key: tensor.half().numpy() for key, tensor in floats.items() if not key.startswith(BACKBONE)}
+    if not all(np.isfinite(array).all() for array in heads.values()):
+        raise StudyError(f"heads of {run.folder} are too large for float16; they cannot be written so")
+    write_arrays(path, heads)
+    names = ("parameters", "labels", "data_fingerprint", "git", "finished", "checkpoint_sha256")
+    origin = {name: run.manifest[name] for name in names}
+    trained_on = {"sha256": checksum(path), "backbone": checksums(network.backbone)}
+    write_json(path.with_suffix(".json"), origin | facts | trained_on)
 
 
 def mean_ap(network: torch.nn.Module, run: Run, prepared: Prepared, split: str) -> float:

@@ -155,19 +155,20 @@ def grids_table(rows: pd.DataFrame, results: Path = ROOT / "results") -> pd.Data
         line |= {"seeds": f"{table['seeds'].max()}", "baseline": f"{table.loc[BASELINE, 'mAP']:.1f}"}
         lines.append(line | {name: gained(table.loc[name]) if name in table.index else "not run" for name in HEADLINE})
     for folder in sorted(path for path in results.iterdir() if path.is_dir() and path.name not in {*rows["grid"]}):
-        lines += [stages_line(folder)] if list(folder.rglob("manifest.json")) else []
+        runs = [Run(path.parent) for path in sorted(folder.rglob("manifest.json"))]
+        for split in sorted({run.settings.test_split for run in runs}):
+            lines.append(stages_line(folder.name, [run for run in runs if run.settings.test_split == split]))
     return pd.DataFrame(lines).fillna("")
 
 
-def stages_line(folder: Path) -> dict[str, str]:
-    """Of grids_table, for runs of stage 1 alone."""
-    runs = [Run(path.parent) for path in sorted(folder.rglob("manifest.json"))]
+def stages_line(name: str, runs: list[Run]) -> dict[str, str]:
+    """Of grids_table, for the runs of a folder that are scored on one split, of stage 1 alone."""
     settings = runs[0].settings
     mean_ap = np.mean([read_json(run.folder / "metrics.json")["mAP"] for run in runs if run.settings.stage == 1])
     dataset = settings.dataset + (f", {settings.test_split}" if settings.test_split != "test" else "")
     trained = "trained" if settings.train_backbone else "frozen"
     backbone = f"{settings.backbone} {trained}, {settings.image_size} pixels, stage {settings.stage}"
-    line = {"grid": folder.name, "data set": dataset, "backbone": backbone, "rows": f"stages: {len(runs)}"}
+    line = {"grid": name, "data set": dataset, "backbone": backbone, "rows": f"stages: {len(runs)}"}
     return line | {"seeds": f"{len({run.settings.seed for run in runs})}", "baseline": f"{mean_ap:.1f}"}
 
 
@@ -210,7 +211,9 @@ def with_results(text: str) -> str:
     for place, table in zip(shown[1:], lines[1:], strict=True):
         table["claim"] = f"{place[1]}: " + table["claim"]
     table = pd.concat(lines).drop(columns=["rows", "p (Holm)"])
-    table["claim"] = table["claim"].str.removesuffix(", on average")
+    cells = table.pop("from its cells").map("({})".format).replace("()", "")
+    table["printed (cells)"] = (table.pop("printed") + " " + cells).str.strip()
+    table.insert(2, "printed (cells)", table.pop("printed (cells)"))
     title = "; ".join(heading(*place) for place in shown)
     if table["seeds"].nunique() == 1:
         title += f"; {table.pop('seeds').iloc[0]} seeds"

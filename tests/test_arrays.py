@@ -158,7 +158,6 @@ def test_rows_come_in_the_order_asked_for(tmp_path):
     images = prepared.images("trainval", 40)
     asked = np.array([7, 2, 30, 2])
     assert torch.equal(images[asked], torch.stack([images[np.array([i])][0] for i in asked]))
-    assert torch.equal(images.only([5, 1])[np.array([1])], images[np.array([1])])
 
 
 def test_batches_cover_all_and_the_last_is_short():

@@ -81,6 +81,10 @@ def test_systems_stand_on_stage_1_and_have_as_many_draws(tmp_path):
     commands = re.findall(r"analysis.systems (\w+)( --draws 12)? -p dataset scenes .*-p seed (\d)", told)
     trained = [(name, "", seed) for name in ("cnn_svm", "lda") for seed in "01"]
     assert sorted({*commands}) == sorted([("cnn_svm", " --draws 12", "2"), ("lda", " --draws 12", "2"), *trained])
+    code, told = snakemake("-np", **grid, systems=["csra"], stage3="-p feature_cache 2")
+    assert len(re.findall(r"analysis.systems csra .*-p feature_cache 2", told)) == 3
+    code, told = snakemake("-n", **grid, systems=["csra"], choices=str(tmp_path))
+    assert code and "leave out choices, or systems" in told
     code, told = snakemake("-n", **grid, systems=["cnn_sv"])
     assert code and "there is no system 'cnn_sv'; there are cnn_svm, " in told
 

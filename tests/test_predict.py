@@ -13,11 +13,12 @@ from PIL import Image
 
 from attnsem import StudyError, backbones, stages
 from attnsem.analysis import predict
-from attnsem.analysis.heads import Heads, write_heads
+from attnsem.analysis.heads import Heads
 from attnsem.analysis.pictures import with_jpegs
 from attnsem.analysis.predict import Photographs, Predictions, Trained, picture_names, write_predictions
 from attnsem.datasets import read_image, scenes
 from attnsem.files import ROOT, read_arrays, read_json
+from results.heads import write_heads
 
 WEIGHTS = ROOT.parent / "shared/weights/densenet121.pth"
 with_weights = pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"no {WEIGHTS}")

@@ -150,12 +150,20 @@ def test_a_loss_that_is_not_finite_is_no_draw_and_loses_nothing(fresh, linear):
     [
         ({"own": {"c": 1.0}}, "cnn_svm has no parameter 'c'; there are C"),
         ({"own": {"C": "much"}}, "parameter C of cnn_svm must be of type float, not 'much'"),
+        ({"own": {"C": -1.0}}, "parameter C of cnn_svm must be above 0, not -1.0"),
+        ({"feature_cache": -1}, "parameter feature_cache must be 0 or more, not -1"),
         ({"seed": 7}, "not complete in .*seed7/stage1; run:\\n(cd .*\\n)?(papermill 00.*\\n)?papermill 01"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_a_sentence(place, arguments, sentence):
     with pytest.raises(StudyError, match=sentence):
         train("cnn_svm", **place | arguments)
+    ranges = {"csra": ("epochs", 0, "above 0"), "aiacnn": ("dropout", 2.0, "0 or more, at most 1")}
+    for name, (parameter, value, words) in ranges.items():
+        with pytest.raises(StudyError, match=f"parameter {parameter} of {name} must be {words}, not {value}"):
+            train(name, **place, own={parameter: value})
+    with pytest.raises(StudyError, match=r"parameter heads of csra must be one of \[1, 2, 4, 6\], not 3"):
+        train("csra", **place, own={"heads": 3})
     with pytest.raises(StudyError, match="there is no system 'svm'; there are cnn_svm, very_deep, cnn_rnn"):
         train("svm", **place)
 

@@ -16,8 +16,9 @@ import pandas as pd
 
 from attnsem import StudyError, paper
 from attnsem.analysis import tables
-from attnsem.analysis.results import precision_recall_f1_of, readings_of
+from attnsem.analysis.results import readings_of
 from attnsem.files import ROOT, checksum, read_json, rooted
+from attnsem.metrics import precision_recall_f1
 from attnsem.runs import Run
 from results.record import page, places, recorded_place, recorded_rows, recorded_stages, with_results
 
@@ -79,11 +80,13 @@ def broken_scores(run: Run) -> Iterator[str]:
     if checksum(scores) != run.manifest["scores_sha256"]:
         yield "scores.npz is not the file that its manifest names"
         return
-    tolerance = max(ROUNDING, 50 / len(run.scores()["ids"]))
+    scores = run.scores()
+    tolerance = max(ROUNDING, 50 / len(scores["ids"]))
     for reading, mean_ap in readings_of(run)["mAP"].items():
         if not abs(mean_ap - stored[" ".join(reading)]["mAP"]) <= tolerance:
             yield f"metrics.json says another mAP ({', '.join(reading)}) than the scores give, {mean_ap:.2f}"
-    for threshold, row in precision_recall_f1_of(run).iterrows() if "precision_recall_f1" in metrics else ():
+    decisions = precision_recall_f1(scores["targets"], scores["scores"]).iterrows()
+    for threshold, row in decisions if "precision_recall_f1" in metrics else ():
         for name, value in row.dropna().items():
             spread = tolerance + (ties(run) if threshold == "top 3" else 0)
             if not abs(value - metrics["precision_recall_f1"][threshold][name]) <= spread:

@@ -185,7 +185,7 @@ def forest(panels: dict[str, tuple[pd.DataFrame, pd.DataFrame]], rows: Sequence[
 
     panels: by title, differences (columns Δ mAP, low, high) and those of each seed (a column a seed), in points.
     """
-    figure, axes = subplots(1, len(panels), 1.2 + 0.19 * len(rows))
+    figure, axes = subplots(1, len(panels), 1.2 + 0.19 * len(rows), sharex=True)
     figure.set_figwidth(max(WIDTH, 2.4 + 1.5 * len(panels)))
     for ax, (title, (table, seeds)) in zip(axes[0], panels.items(), strict=True):
         name_rows(ax, rows if ax is axes[0, 0] else [""] * len(rows))
@@ -211,9 +211,12 @@ def gains(tables: dict[str, pd.DataFrame], title: str, xlabel: str) -> Figure:
 
 @styled
 def search(table: pd.DataFrame, title: str) -> Figure:
-    """Best mAP on val (%) of the first 1, 2, … draws of a search: a line a row. table: of tables.best_so_far."""
-    figure, [[ax]] = subplots(1, 1, 2.6 + 0.13 * len(table), title)
-    for i, (name, best) in enumerate(table.iterrows()):
+    """Best mAP on val (%) of the first 1, 2, … draws of a search: a line a row, one for rows that are alike in the two
+    digits that a table shows. table: of tables.best_so_far."""
+    alike = table.round(2).groupby([*table.columns], sort=False, dropna=False).groups
+    figure, [[ax]] = subplots(1, 1, 2.6 + 0.2 * len(alike), title)
+    for i, names in enumerate(alike.values()):
+        name, best = textwrap.fill("; ".join(names), 62), table.loc[names[0]]
         style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "markersize": 3}
         ax.plot(best.index, best, drawstyle="steps-post", linewidth=0.8, label=name, **style)
     ax.set(xlabel="draws of learning rate, epochs and weight decay", ylabel="best mAP on val (%)")
@@ -234,8 +237,7 @@ def _intervals(tables: dict[str, pd.DataFrame]) -> tuple[Figure, Axes]:
 
 
 def _titled(figure: Figure, title: str, legend_columns: int = 2) -> Figure:
-    if title:
-        figure.suptitle(title, fontsize=FONT + 1)
+    entitle(figure, title)
     figure.legend(loc="outside lower center", ncols=legend_columns)
     return figure
 
@@ -318,9 +320,13 @@ def any_finite(image: np.ndarray) -> bool:
     return bool(np.isfinite(np.ma.filled(image, np.nan) if image.dtype.kind == "f" else image).any())
 
 
-def subplots(rows: int, columns: int, height: float, title: str = "") -> tuple[Figure, np.ndarray]:
-    """height: in inches, of the whole figure. The axes are (rows, columns)."""
+def subplots(rows: int, columns: int, height: float, title: str = "", **shared: bool) -> tuple[Figure, np.ndarray]:
+    """height: in inches, of the whole figure; shared: sharex, sharey. The axes are (rows, columns)."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained", dpi=DPI)
+    entitle(figure, title)
+    return figure, figure.subplots(rows, columns, squeeze=False, **shared)
+
+
+def entitle(figure: Figure, title: str) -> None:
     if title:
-        figure.suptitle(title, fontsize=FONT + 1)
-    return figure, figure.subplots(rows, columns, squeeze=False)
+        figure.suptitle(textwrap.fill(title, int(14 * figure.get_figwidth())), fontsize=FONT + 1)

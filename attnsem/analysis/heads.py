@@ -9,17 +9,15 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from attnsem import StudyError, paper, stages
 from attnsem.backbones import Backbone
 from attnsem.datasets.weights import way_to_weights
-from attnsem.files import checksum, read_arrays, read_json, rooted, write_arrays, write_json
+from attnsem.files import checksum, read_arrays, read_json, rooted
 from attnsem.model import Network
 from attnsem.paper import Settings
-from attnsem.runs import Run
 
 BACKBONE = "backbone."
 
@@ -72,21 +70,6 @@ class Heads:
             raise StudyError(f"{self.path} has other tensors than this version's network; write it again from its run")
         network.load_state_dict(heads, strict=False)
         return network.eval()
-
-
-def write_heads(run: Run, path: Path, **facts: object) -> None:
-    """The heads of a complete run whose backbone was frozen. facts: what else the manifest says, such as mAP."""
-    state, network = run.state(), stages.load(run)
-    round_kernels(network.backbone)
-    floats = {key: tensor for key, tensor in state.items() if tensor.is_floating_point()}
-    heads = {key: tensor.half().numpy() for key, tensor in floats.items() if not key.startswith(BACKBONE)}
-    if not all(np.isfinite(array).all() for array in heads.values()):
-        raise StudyError(f"heads of {run.folder} are too large for float16; they cannot be written so")
-    write_arrays(path, heads)
-    names = ("parameters", "labels", "data_fingerprint", "git", "finished", "checkpoint_sha256")
-    origin = {name: run.manifest[name] for name in names}
-    trained_on = {"sha256": checksum(path), "backbone": checksums(network.backbone)}
-    write_json(path.with_suffix(".json"), origin | facts | trained_on)
 
 
 @torch.no_grad()

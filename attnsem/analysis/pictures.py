@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from attnsem.analysis.figures import COLOURS, DPI, FONT, WIDTH, name_rows, styled, subplots
+from attnsem.analysis.figures import COLOURS, DPI, FONT, WIDTH, entitle, name_rows, styled, subplots
 
 HEAT = "plasma"
 COLUMNS = 7
@@ -181,7 +181,7 @@ def attended_photographs(items: Sequence[AttendedImage], title: str) -> Figure:
         count * (WIDTH / (sum(ratios) + empty) + 0.25) for count, ratios, empty in zip(deep, widths, spare, strict=True)
     ]
     figure = Figure(figsize=(WIDTH, sum(heights) + 0.5), layout="constrained", dpi=DPI)
-    figure.suptitle(title, fontsize=FONT + 1)
+    entitle(figure, title)
     places = figure.add_gridspec(len(bands), 1, height_ratios=heights)
     for place, band, count, ratios, empty in zip(places, bands, deep, widths, spare, strict=True):
         grid = place.subgridspec(count, len(band) + 1, width_ratios=[*ratios, empty])

@@ -14,17 +14,6 @@ def visibility(images: Iterable[str], *, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame([[row.get(label, 0) for label in LABELS] for row in rows], images, LABELS, np.int8)
 
 
-def dependencies() -> pd.DataFrame:
-    """One row an edge of the network: label, company, exact P(label | company) and P(label | no company)."""
-    vectors, probability = exact_joint()
-    present = pd.DataFrame(vectors == 1, columns=LABELS)
-    rows = []
-    for label, company in ((label, company) for label, node in NETWORK.items() for company in node.company):
-        masks = present[company], ~present[company]
-        rows.append((label, company, *(np.average(present[label][mask], weights=probability[mask]) for mask in masks)))
-    return pd.DataFrame(rows, columns=["label", "company", "with_company", "without_company"])
-
-
 def exact_joint() -> tuple[np.ndarray, np.ndarray]:
     """All label vectors (2^C, C), of 0 and 1, and the probability of each (2^C,)."""
     vectors = np.arange(2 ** len(LABELS))[:, None] >> np.arange(len(LABELS)) & 1

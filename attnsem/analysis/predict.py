@@ -34,7 +34,7 @@ from attnsem.files import disk_errors, rooted, write, write_table
 from attnsem.model import Network
 from attnsem.paper import Settings
 from attnsem.runs import Run
-from attnsem.stages import load
+from attnsem.stages import load, scored_part
 from attnsem.training import LOGITS, Split, evaluate
 
 HEADS = "data/heads/voc2007.npz"
@@ -240,7 +240,7 @@ def predict(trained: Trained, photographs: Photographs, *, device: str = "auto")
     network = trained.network.to(fabric.device, memory_format=torch.channels_last)
     split = Split(photographs, torch.zeros(len(photographs)), trained.settings)
     parts = evaluate(fabric, network, split, (*LOGITS, "attention"))
-    logits = next(parts[name] for name in ("fused", "attended", "baseline") if name in parts)
+    logits = parts[scored_part(trained.settings)]
     probabilities = pd.DataFrame(1 / (1 + np.exp(-logits)), photographs.names, trained.labels)
     return Predictions(photographs, trained.name, probabilities, parts.get("attention"))
 

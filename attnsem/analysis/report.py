@@ -19,6 +19,8 @@ GAIN = {  # what the gain of the repair is made of: a row vs. another
     "the method with the printed gate, α fixed": (PRINTED, BASELINE),
     "the repair (proposed, confidence gate, α fixed)": (REPAIR, BASELINE),
     "y′ with ŷ_att and no semantic part, α fixed alike": (FUSED_POOLING, BASELINE),
+    "ŷ_att alone": (tables.ATTENDED, BASELINE),
+    "y′ with ŷ_att, over ŷ_att alone": (FUSED_POOLING, tables.ATTENDED),
     "y′ with two ŷ_att, over y′ with one": ("baseline and two ŷ_att, α fixed", FUSED_POOLING),
     "the repair over y′ with ŷ_att": (REPAIR, FUSED_POOLING),
     "the repair over its convolutions without a path between labels": (REPAIR, GROUPED),
@@ -121,11 +123,17 @@ def delta(row: pd.Series) -> str:
 def claim_lines(table: pd.DataFrame) -> pd.DataFrame:
     """Lines of claims.tested or claims_shown as a page shows them."""
     table = table.rename(columns={"Δ": "Δ mAP"})
+    labels = table["claim"].str.extract(claims.MOST.replace("{}", r"(\d+)"), expand=False).astype(float)
+    counts = table[["from its cells", "Δ mAP", "low", "high"]].add(labels / 2, axis=0).map("{:.1f}".format)
+    first, low, high, of = counts["Δ mAP"], counts["low"], counts["high"], labels.map(" of {:.0f}".format)
     printed = {name: table[name].map("{:+.1f}".format).replace("+nan", "") for name in ("printed", "from its cells")}
+    printed["from its cells"] = printed["from its cells"].where(
+        labels.isna() | table["from its cells"].isna(), counts["from its cells"] + of
+    )
     p = table["p"].map(lambda p: f"{p:.4f}" if abs(p - statistics.LEVEL) < 0.001 else f"{p:.3f}")
     p = p.replace({"nan": "", "0.000": "< 0.001"})
-    units = table["claim"].map({claims.MOST: " labels"}).fillna("")
-    intervals = (table.apply(delta, axis=1) + units).where(table["low"] != table["high"], "0 to the last digit")
+    intervals = table.apply(delta, axis=1).where(labels.isna(), first + of + " (" + low + " to " + high + ")")
+    intervals = intervals.mask(table["verdict"] == "not testable", "0")
     table = table.assign(**printed, **{"Δ (95 % CI)": intervals, "p (Holm)": p, "trust": table.apply(trust, axis=1)})
     kind = ["α"] if "α" in table else []
     return table[["claim", *kind, *printed, "rows", "Δ (95 % CI)", "seeds", "p (Holm)", "verdict", "trust"]]
@@ -139,26 +147,29 @@ def trust(row: pd.Series) -> str:
         return "little: too few seeds"
     if row["verdict"] == "inconclusive":
         return "more seeds may decide"
-    return "firm, on these data" if row["p"] < statistics.LEVEL / 10 else "fair: near the threshold"
+    return "firm, on these runs" if row["p"] < statistics.LEVEL / 10 else "fair: near the threshold"
 
 
 def claims_shown(table: pd.DataFrame) -> pd.DataFrame:
     """Of claims.tested a line a claim and kind of reading of α, under that one of its readings that favours it most.
 
-    After stage 4 vs. the baseline trained as long. Of readings with one verdict the greatest |Δ| is shown; where none
-    can be tested they are one line.
+    After stage 4 vs. the baseline trained as long. Of readings with one verdict that is shown whose Δ is nearest to the
+    claim; where none can be tested they are one line. α: the kind, and for one in [0, 1] the reading.
     """
     readings = table["rows"].str.extract(r", α ([\w-]+)", expand=False).fillna("clamped")
-    ordered = table.assign(α=readings.map(claims.KINDS), favour=table["verdict"].map(FAVOUR.index))
-    ordered, lines = ordered.assign(size=-table["Δ"].abs()), []
+    ordered = table.assign(α=readings.map(claims.KINDS), reading=readings, favour=table["verdict"].map(FAVOUR.index))
+    against = (table["Δ"] * table["kind"].map({"gains": -1, "loses": 1, "no gain": 1})).fillna(table["Δ"].abs())
+    ordered, lines = ordered.assign(against=against), []
     for _, claim in ordered.groupby("claim", sort=False):
         longer = claim["rows"].str.endswith(LONGER)
-        alike = claim[longer == longer.iloc[0]].sort_values(["favour", "size"], kind="stable")
+        alike = claim[longer == longer.iloc[0]].sort_values(["favour", "against"], kind="stable")
         alike = alike.drop_duplicates("α").sort_values("α", key=lambda kinds: kinds.map(KINDS.index))
         if (alike["verdict"] == "not testable").all():
-            alike = alike.head(1).assign(α=", ".join(alike["α"]))
+            alike = alike.head(1).assign(α=", ".join(alike["α"]), reading="")
         lines.append(alike)
-    return pd.concat(lines or [ordered]).drop(columns=["favour", "size"])
+    shown = pd.concat(lines or [ordered])
+    named = shown["α"].where((shown["α"] != KINDS[0]) | (shown["reading"] == ""), shown["α"] + ": " + shown["reading"])
+    return shown.assign(α=named).drop(columns=["favour", "against", "reading"])
 
 
 def gain_lines(table: pd.DataFrame) -> pd.DataFrame:
@@ -195,7 +206,7 @@ def headline(rows: dict[str, tables.Row], differences: pd.DataFrame, of: str) ->
     """The baseline, the method as printed, its repair and the second opinion, in one paragraph."""
     other = reference(rows)
     table = differences[differences["vs."] == other.name].set_index("row")
-    names = {"proposed": "the method as printed, α clamped,", PRINTED: "with α fixed it"}
+    names = {"proposed": "the printed gate, α clamped,", PRINTED: "with α fixed it"}
     names |= {REPAIR: f"its repair ({REPAIR})", FUSED_POOLING: FUSED_POOLING}
     parts = [f"{called} {moved(table.loc[name])}" for name, called in names.items() if name in table.index]
     mean_ap = other.ap()["mAP"].mean()
@@ -231,23 +242,25 @@ def channels_and_dependencies(
             for name in ("pointing game", "inside − area"):
                 bounds = table[[name, f"{name}, low", f"{name}, high"]].to_numpy()
                 table[name] = [f"{mean:.1f} ({low:.1f} to {high:.1f})" for mean, low, high in bounds]
-            parts["where the channels look (%, 95 % CI)"] = table[["maps", "pointing game", "inside − area"]]
+            parts["where the channels look (one seed; %, 95 % CI)"] = table[["maps", "pointing game", "inside − area"]]
         elif path.name.startswith("agreement_"):
             columns = ["row", "1 − α", "rank correlation", "p", "plain correlation", "plain p"]
-            parts["influence of one label on another vs. lift (rank correlation over pairs)"] = table[columns]
+            parts["influence of one label on another vs. lift (one seed; rank correlation over pairs)"] = table[columns]
         elif path.name.startswith("company_"):
             part, _, other = path.stem.removeprefix("company_").removesuffix(f"_stage{stage}").partition("_vs_")
             both = table[table["label"] == "mean of labels"].rename(columns={"Δ AP": "Δ mAP"}).apply(delta, axis=1)
             gains[f"{named.get(part, part)} vs. {other.replace('_', ' ')}"] = both.to_numpy()
         elif path.name.startswith("planted_"):
-            parts["planted pairs among the strongest influences"] = table[["row", "precision", "average precision"]]
+            parts["planted pairs among the strongest influences (one seed)"] = table[
+                ["row", "precision", "average precision"]
+            ]
         elif path.name.startswith("scale_"):
             table = table.iloc[:, :1].assign(**{"Δ mAP (95 % CI)": table.apply(delta, axis=1)})
-            parts["what dependencies could bring (upper rows), and what was measured"] = table
+            parts["what dependencies could bring (upper rows; one seed), and what was measured (all seeds)"] = table
     if gains:
         sides = ["in images with it", "in images without"]
         table = pd.DataFrame(gains, sides).T.rename_axis("Δ AP (95 % CI)").reset_index()
-        parts["where a label's usual company is there, and where it is not, mean of labels"] = table
+        parts["where a label's usual company is there, and where it is not, mean of labels (all seeds)"] = table
     return parts
 
 

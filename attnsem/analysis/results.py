@@ -16,12 +16,6 @@ def readings_of(run: Run, part: str = "scores") -> pd.DataFrame:
     return metrics.readings(scores["targets"], scores[part], scores["labels"])
 
 
-def precision_recall_f1_of(run: Run) -> pd.DataFrame:
-    """metrics.precision_recall_f1 of what the stage trains."""
-    scores = run.scores()
-    return metrics.precision_recall_f1(scores["targets"], scores["scores"])
-
-
 def readings_of_parts(run: Run) -> dict[str, pd.DataFrame]:
     """By the part's sign in the paper."""
     return {sign: readings_of(run, part) for part, sign in PARTS.items() if part in run.scores()}

@@ -15,9 +15,11 @@ from attnsem.files import read_json, rooted
 from attnsem.paper import ALPHA, Settings
 from attnsem.runs import Run, command
 
+ATTENDED = "ŷ_att alone"  # what attention pooling fuses with y′
 DIFFERENCE = ["Δ mAP", "low", "high", "sd of seeds", "seeds"]
 FUSED = {  # rows made of other rows' score files: of which row's seed s, or the next one, and the weight in ŷ
     "two baselines, α fixed": [(BASELINE, 0, ALPHA), (BASELINE, 1, 1 - ALPHA)],
+    ATTENDED: [(POOLING, 0, 1.0)],
     "baseline and two ŷ_att, α fixed": [(BASELINE, 0, ALPHA), *((POOLING, s, (1 - ALPHA) / 2) for s in (0, 1))],
 }
 
@@ -129,12 +131,12 @@ def complete_files(part: Path, stage: int) -> dict[str, Path]:
 
 
 def fused(name: str, folder: Path, dataset: str, baseline_command: str) -> Row:
-    """A row of FUSED, of ŷ_att as stage 2 leaves it; without files where there are not two seeds of each part."""
+    """A row of FUSED, of ŷ_att as stage 2 leaves it; without files where there are not the seeds of each part."""
     terms, columns = FUSED[name], []
     for part, offset, _ in terms:
         paths = score_files(settings_of(ROWS[part], 1 if part == BASELINE else 2, dataset=dataset), folder)
         following = dict(zip(paths, [*list(paths)[offset:], *list(paths)[:offset]], strict=True))
-        columns.append({seed: paths[other] for seed, other in following.items() if len(paths) > 1})
+        columns.append({seed: paths[other] for seed, other in following.items() if len(paths) > offset})
     seeds = sorted(set.intersection(*(set(column) for column in columns)))
     files = tuple(tuple(column[seed] for column in columns) for seed in seeds)
     return Row("controls", name, baseline_command, files, tuple(weight for *_, weight in terms))
@@ -187,13 +189,13 @@ def difference(row: Row, other: Row, labels: Sequence[str] | None = None) -> dic
 def estimated(
     row: Row, other: Row, statistic: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[statistics.Estimate, np.ndarray]:
-    """A statistic of the labels' Δ AP (…, C) -> (…): its estimate, and its values by seed."""
+    """A statistic of the labels' Δ AP (…, C) -> (…): the estimate of its mean over seeds, and its values by seed."""
     seeds = {*row.seeds} & {*other.seeds}
     row, other = row.of(seeds), other.of(seeds)
     delta = (row.ap() - other.ap()).drop(columns="mAP").to_numpy()
-    resamples = row.resamples() - other.resamples()
-    drawn = [statistic(part) for part in (statistics.two_way(resamples), resamples.mean(axis=0))]
-    return statistics.Estimate.of(float(statistic(delta.mean(axis=0))), *drawn, len(seeds)), statistic(delta)
+    resamples, by_seed = statistic(row.resamples() - other.resamples()), statistic(delta)
+    drawn = statistics.two_way(resamples), resamples.mean(axis=0)
+    return statistics.Estimate.of(float(by_seed.mean()), *drawn, len(seeds)), by_seed
 
 
 def differences(rows: Iterable[Row], other: Row) -> pd.DataFrame:

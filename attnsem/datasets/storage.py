@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,9 +31,6 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    def only(self, indices: list[int]) -> "Images":
-        return replace(self, rows=self.rows[indices])
 
     def pixels(self, indices: np.ndarray) -> np.ndarray:
         """(N, S, S, 3) uint8, read into memory."""

@@ -47,7 +47,7 @@ class Voters(nn.Module):
         return torch.stack([voter(x) for voter in self.voters], 1)
 
 
-def loss(network: Voters, x: Tensor, images: np.ndarray, targets: Tensor) -> Tensor:
+def loss(network: Voters, x: Tensor, targets: Tensor) -> Tensor:
     """Eq. (10) of each voter, which learns alone, summed."""
     return sum(multilabel_loss(logits, targets) for logits in network(x).unbind(1))
 

@@ -17,7 +17,8 @@ The paper leaves open whether END is embedded like a label (ours: yes, and START
 said (ours: not that label again, in training neither) and how embeddings begin (ours: with the length 1). Ours departs:
 the backbone stands still; AdamW, for the few epochs of every row without dropout, whose rate and the embeddings'
 dimension, 64 in the paper, are drawn in the search on val; a target −1 is neither in a path nor does it cost anything
-there; no path is longer than the longest in training. Labels that no training image has come last.
+there; no path is longer than the longest in training, but for one label that may follow it. Labels that no training
+image has come last.
 """
 
 import numpy as np
@@ -25,7 +26,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
-from attnsem import StudyError
 from attnsem.analysis.systems import gradient
 from attnsem.analysis.systems.examples import Examples
 from attnsem.analysis.systems.task import Progress
@@ -121,7 +121,7 @@ def by_frequency(targets: np.ndarray) -> Tensor:
     return torch.from_numpy(np.argsort(-(targets == 1).sum(0), kind="stable"))
 
 
-def log_likelihood(network: CNNRNN, v: Tensor, images: np.ndarray, targets: Tensor) -> Tensor:
+def log_likelihood(network: CNNRNN, v: Tensor, targets: Tensor) -> Tensor:
     return network.loss(v, targets)
 
 
@@ -135,8 +135,6 @@ def network_of(examples: Examples, settings: dict, order: Tensor, longest: int =
 
 
 def fit(train: Examples, settings: dict, *, seed: int, progress: Progress) -> dict[str, Tensor]:
-    if settings["width"] < 1:
-        raise StudyError(f"parameter width of cnn_rnn must be above 0, not {settings['width']}")
     seed_torch(seed)
     longest = int((train.targets == 1).sum(1).max())
     network = network_of(train, settings, by_frequency(train.targets), longest)

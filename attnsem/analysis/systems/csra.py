@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attnsem import StudyError
 from attnsem.analysis.systems import gradient
 from attnsem.analysis.systems.examples import Examples
 from attnsem.analysis.systems.search import log_uniform
@@ -53,6 +54,8 @@ def space(random: np.random.Generator) -> dict[str, float | int]:
 def network_of(examples: Examples, settings: dict) -> CSRA:
     channels = examples.features.views.shape[2]
     own = {name: settings[name] for name in ("heads", "residual")}
+    if own["heads"] not in TEMPERATURES:
+        raise StudyError(f"parameter heads of csra must be one of {[*TEMPERATURES]}, not {own['heads']}")
     return CSRA(channels=channels, labels=len(examples.labels), **own)
 
 

@@ -44,7 +44,7 @@ def vectors(array: np.ndarray, examples: Examples) -> Inputs:
     return lambda images, view: tensor[images, view % tensor.shape[1]]
 
 
-def label_loss(network: nn.Module, inputs: Tensor, images: np.ndarray, targets: Tensor) -> Tensor:
+def label_loss(network: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
     """Eq. (10) of the network's logits (n, C); targets −1 are left out."""
     return multilabel_loss(network(inputs), targets)
 
@@ -57,12 +57,12 @@ def train(
     *,
     seed: int,
     progress: Progress,
-    loss: Callable[[nn.Module, Tensor, np.ndarray, Tensor], Tensor] = label_loss,
+    loss: Callable[[nn.Module, Tensor, Tensor], Tensor] = label_loss,
     optimizer: Callable[..., torch.optim.Optimizer] = SGD,
 ) -> dict[str, Tensor]:
     """Trains a network and returns its state; the rate drops to a tenth after half of the epochs.
 
-    loss: of the network, inputs of a batch, which images they are (n,) and their targets (n, C). What is drawn in an
+    loss: of the network, inputs of a batch and their targets (n, C). What is drawn in an
     epoch follows from (seed, epoch), so that an interrupted run ends where another does. NotFiniteError.
     """
     network, targets = network.to(examples.device), torch.from_numpy(examples.targets).to(examples.device)
@@ -80,7 +80,7 @@ def train(
             group["lr"] = lr
         total = 0.0
         for batch, images in ahead(lambda i, v=view: (inputs(i, v[i]), i), batches(order, settings["batch_size"])):
-            value = loss(network, batch, images, targets[images])
+            value = loss(network, batch, targets[images])
             steps.zero_grad()
             value.backward()
             steps.step()

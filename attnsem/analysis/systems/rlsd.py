@@ -7,10 +7,11 @@ image's regions. Each region's features, interpolated to 7 × 7, become a code; 
 for some steps, so that labels of one region depend on each other; the image's logits (N, C) are the greatest over its
 regions. The paper's RLSD sees no boxes of the data set; trained with them, "RLSD + ft-RPN" is its upper bound.
 
-`boxes` "without": no box is seen in training; "with": they are; "auto": where the data set has them. With them the
-localisation layer has a loss of its own (anchors with IoU ≥ 0.7, or a box's best, are positive, < 0.3 negative). Ours,
-for we have no layer that was trained elsewhere: in both, the logarithm of a region's confidence is added to its logits,
-so that the labels alone train confidences too; without boxes the offsets stay 0 and regions are anchors.
+`boxes` "without": no box is seen in training; "with": they are, those of difficult objects too; "auto": where the data
+set has them. With them the localisation layer has a loss of its own (anchors with IoU ≥ 0.7, or a box's best, are
+positive, < 0.3 negative). Ours, for we have no layer that was trained elsewhere: in both, the logarithm of a region's
+confidence is added to its logits, so that the labels alone train confidences too; without boxes the offsets stay 0 and
+regions are anchors.
 
 The paper leaves open, or we could not learn of it: sides of the anchors, steps, what the LSTM reads after the code
 (ours: the embedding of its own last probabilities), how its steps become one answer (ours: the greatest), the loss
@@ -88,7 +89,7 @@ class RLSD(nn.Module):
         return torch.stack(logits).amax(0)
 
 
-def loss_with_boxes(network: RLSD, batch: tuple[Tensor, list[Tensor]], images: np.ndarray, targets: Tensor) -> Tensor:
+def loss_with_boxes(network: RLSD, batch: tuple[Tensor, list[Tensor]], targets: Tensor) -> Tensor:
     """batch: features of the images, and the boxes (M, 4) of the objects in each."""
     regions, located = network.regions(batch[0])
     boxes = [own.to(batch[0].device) for own in batch[1]]

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from attnsem import StudyError, paper
@@ -14,6 +15,7 @@ from attnsem.engine import Fabric, launched
 from attnsem.files import load_tensors, read_json, rooted, write_table, write_tensors
 from attnsem.runs import Run, complete_run
 
+ZERO, MOST = ("weight_decay", "dropout", "residual"), {"dropout": 1, "shrinkage": 1}  # other numbers: above 0
 VIEWS = 2  # stored augmented views of a training image, where stage 3 of the data set has none
 
 
@@ -105,24 +107,26 @@ def task(
     """
     check_name(name)
     prepared, runs = Prepared.load(dataset, rooted(data)), rooted(runs)
+    if (feature_cache or 0) < 0:
+        raise StudyError(f"parameter feature_cache must be 0 or more, not {feature_cache}")
     views = feature_cache or paper.settings(3, dataset=dataset).feature_cache or VIEWS
     path = choice_of(name, dataset, runs)
     chosen = read_json(path) if path.exists() and not is_on_val else {}
     settings = settings_of(name, chosen | own)
-    parent = (unseen_stage1 if is_on_val else stage1)(dataset, seed, runs)
+    parent = (unseen_stage1 if is_on_val else stage1)(dataset, seed, runs, data)
     if parent.manifest["data_fingerprint"] != prepared.fingerprint:
         raise StudyError(f"{parent.folder} was trained on another state of {prepared.name}; delete it, train it again")
     return Task(name, runs, parent, prepared, views, seed, settings)
 
 
-def stage1(dataset: str, seed: int, runs: Path) -> Run:
-    return complete_run(paper.settings(1, dataset=dataset, seed=seed), runs)
+def stage1(dataset: str, seed: int, runs: Path, data: str | Path) -> Run:
+    return complete_run(paper.settings(1, dataset=dataset, seed=seed), runs, dataset=dataset, data=data)
 
 
-def unseen_stage1(dataset: str, seed: int, runs: Path) -> Run:
+def unseen_stage1(dataset: str, seed: int, runs: Path, data: str | Path) -> Run:
     """That of <runs>/val, trained on `train`, or one whose backbone was never trained."""
     unseen = Run.of(paper.settings(1, dataset=dataset, seed=seed), runs / "val")
-    parent = unseen if unseen.complete else stage1(dataset, seed, runs)
+    parent = unseen if unseen.complete else stage1(dataset, seed, runs, data)
     if parent.settings.train_backbone and parent.settings.train_split != "train":
         command = f"python -m attnsem.stages 1 -p dataset {dataset} -p seed {seed} -p runs {runs / 'val'}"
         remedy = f"run: {command} -p train_split train -p test_split val"
@@ -131,7 +135,7 @@ def unseen_stage1(dataset: str, seed: int, runs: Path) -> Run:
 
 
 def settings_of(name: str, values: dict[str, object]) -> dict[str, object]:
-    """A system's settings with those values; StudyError on an unknown name or a wrong type."""
+    """A system's settings with those values; StudyError on an unknown name, a wrong type or one out of range."""
     defaults = module_of(name).SETTINGS | SYSTEMS[name].fixed
     for key, value in values.items():
         if key not in defaults or key in SYSTEMS[name].fixed:
@@ -140,4 +144,7 @@ def settings_of(name: str, values: dict[str, object]) -> dict[str, object]:
         kind = type(defaults[key])
         if isinstance(value, bool) != (kind is bool) or not isinstance(value, (kind, int) if kind is float else kind):
             raise StudyError(f"parameter {key} of {name} must be of type {kind.__name__}, not {value!r}")
+        if kind in (int, float) and not (0 < value <= MOST.get(key, np.inf) or (key in ZERO and value == 0)):
+            least, most = "0 or more" if key in ZERO else "above 0", f", at most {MOST[key]}" if key in MOST else ""
+            raise StudyError(f"parameter {key} of {name} must be {least}{most}, not {value!r}")
     return {key: type(default)(values.get(key, default)) for key, default in defaults.items()}

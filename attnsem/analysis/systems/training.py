@@ -35,7 +35,7 @@ def train(name: str, *, device: str = "auto", own: dict[str, object] | None = No
         return run
     fabric = job.fabric(device)
     with held(run.folder):
-        if not run.complete:  # the process that was waited for may have been at the same
+        if not run.complete:  # another process may have been at the same
             train_and_write(job, run, fabric)
     return run
 
