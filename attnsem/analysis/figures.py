@@ -251,7 +251,7 @@ def matrices(
     tables: (C, C), by what they show; rows, columns: what the labels of each stand for; shares: those of the tables
     that cannot be negative, whose scale begins at 0.
     """
-    figure, axes = subplots(1, len(tables), 1.3 + WIDTH / len(tables), title)
+    figure, axes = subplots(1, len(tables), 1.5 + WIDTH / len(tables), title)
     for ax, (name, table) in zip(axes[0], tables.items(), strict=True):
         most = np.nanmax(np.abs(table.to_numpy()), initial=1e-9)
         ax.set_facecolor("lightgrey")
@@ -329,4 +329,4 @@ def subplots(rows: int, columns: int, height: float, title: str = "", **shared: 
 
 def entitle(figure: Figure, title: str) -> None:
     if title:
-        figure.suptitle(textwrap.fill(title, int(14 * figure.get_figwidth())), fontsize=FONT + 1)
+        figure.suptitle(textwrap.fill(title, int(15 * figure.get_figwidth())), fontsize=FONT + 1)
