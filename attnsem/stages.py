@@ -57,7 +57,12 @@ def train(
     before, parent = paper.before(settings), None
     if before:
         parent = complete_run(before, rooted(parents or runs), dataset=parameters["dataset"], data=data)
-        settings = settings.model_copy(update=parent.settings.model_dump(include=paper.INHERITED))
+        inherited, own = parent.settings.model_dump(include=paper.INHERITED), settings.model_dump()
+        for name in inherited.keys() & {name for name, value in parameters.items() if value is not None}:
+            if Path(str(own[name])).name != str(inherited[name]):  # of a weight file its name is kept
+                fault = f"stage {stage} inherits {name} {inherited[name]!r} from {parent.folder}, not {own[name]!r}"
+                raise StudyError(f"{fault}; leave it out, or train stage 1 with it in another folder by -p runs")
+        settings = settings.model_copy(update=inherited)
     prepared = Prepared.load(str(parameters["dataset"]), data)
     run = Run.of(settings, runs)
     begun = run.origin  # read once: of an interrupted run it is in the file of its whole state

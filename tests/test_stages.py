@@ -165,6 +165,12 @@ def test_a_compiled_network_learns_what_another_does(train, own_data):
     assert compiled.history["loss"].iloc[0] == pytest.approx(plain.history["loss"].iloc[0], rel=1e-3)
 
 
+def test_what_stage_1_has_decided_is_refused_later(train):
+    with pytest.raises(StudyError, match="stage 2 inherits difficult 'ignore' from .*stage1, not 'positive'; leave it"):
+        train(2, difficult="positive")
+    train(2, difficult="ignore")
+
+
 def test_a_changed_parent_is_refused(train):
     train(1, lr=0.5)
     with pytest.raises(StudyError, match="its parent stage has changed since"):
