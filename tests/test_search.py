@@ -10,6 +10,7 @@ import yaml
 from attnsem import NotFiniteError, StudyError, stages
 from attnsem.analysis import search
 from attnsem.files import read_json
+from attnsem.runs import Run
 
 QUICK = {"dataset": "scenes", "batch_size": 64, "feature_cache": 1, "train_backbone": False, "seed": 3}
 
@@ -46,6 +47,16 @@ def test_the_best_draw_on_val_is_chosen_and_stands_for_the_later_stages(data, tm
     assert second == {} and (tmp_path / "val/scenes/attention/seed3/stage2/checkpoint.pt").exists()
     monkeypatch.setattr(stages, "run_stage", lambda *args: pytest.fail("a complete draw is trained again"))
     assert search.search(1, **call) == choice
+
+
+def test_of_fewer_draws_the_best_is_there_again(data, tmp_path, monkeypatch):
+    """An earlier search, of more, deleted its checkpoint, for it had a better one: the last."""
+    usual, call = search.draw, {"runs": tmp_path, "data": data, **QUICK}
+    monkeypatch.setattr(search, "draw", lambda number: usual(2 - number))
+    last = search.search(1, draws=3, **call)
+    assert last["lr"] == usual(0)["lr"]
+    choice, run = search.search(1, draws=2, **call), Run(tmp_path / "val/scenes/densenet/seed3/stage1")
+    assert run.manifest["parameters"]["lr"] == choice["lr"] != last["lr"] and run.state()
 
 
 def test_a_draw_that_is_not_finite_is_told_and_passed_over(data, tmp_path, monkeypatch):

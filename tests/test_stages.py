@@ -166,7 +166,9 @@ def test_a_compiled_network_learns_what_another_does(train, own_data):
 
 
 def test_what_stage_1_has_decided_is_refused_later(train):
-    with pytest.raises(StudyError, match="stage 2 inherits difficult 'ignore' from .*stage1, not 'positive'; leave it"):
+    with pytest.raises(
+        StudyError, match=r"stage 2 inherits difficult 'ignore' from .*stage1, not 'positive'; leave it"
+    ):
         train(2, difficult="positive")
     train(2, difficult="ignore")
 

@@ -142,12 +142,12 @@ def claim_lines(table: pd.DataFrame) -> pd.DataFrame:
 def trust(row: pd.Series) -> str:
     """How far to trust a verdict, in a few words."""
     if row["verdict"] == "not testable":
-        return "its rows rank images alike"
+        return "rows rank alike"
     if row["seeds"] < 3:
         return "little: too few seeds"
     if row["verdict"] == "inconclusive":
-        return "more seeds may decide"
-    return "firm, on these runs" if row["p"] < statistics.LEVEL / 10 else "fair: near the threshold"
+        return "open"
+    return "firm" if row["p"] < statistics.LEVEL / 10 else "fair"
 
 
 def claims_shown(table: pd.DataFrame) -> pd.DataFrame:

@@ -43,10 +43,14 @@ def search(stage: int, *, draws: int, runs: str | Path = "runs", **parameters: o
     val = rooted(runs) / "val"
     splits = SPLITS if stage == 1 else {}
     tried, best, best_run = [], None, None  # without positives on val no mAP is better than none
+
+    def trained(number: int, changes: dict) -> Run:
+        return stages.train(stage, runs=val / f"draw{number}", parents=val, **(splits | parameters | changes))
+
     for number in range(draws or 1):
         changes = draw(number) if draws else {}
         try:
-            run = stages.train(stage, runs=val / f"draw{number}", parents=val, **(splits | parameters | changes))
+            run = trained(number, changes)
         except NotFiniteError:
             tried.append(changes | {"mAP": None})
             continue
@@ -59,6 +63,9 @@ def search(stage: int, *, draws: int, runs: str | Path = "runs", **parameters: o
             run.checkpoint.unlink(missing_ok=True)
     if best is None:
         raise StudyError(f"none of {draws} draws of stage {stage} has a finite loss; give a smaller batch_size or data")
+    if not best_run.checkpoint.exists():  # an earlier search, of more draws, has chosen another
+        shutil.rmtree(best_run.folder)
+        best_run = trained(best, draw(best) if draws else {})
     target = Run.of(best_run.settings, val)
     shutil.copytree(best_run.folder, target.folder, dirs_exist_ok=True)
     choice = {name: tried[best][name] for name in draw(0) if draws}
