@@ -28,6 +28,7 @@ from attnsem.analysis.rows import BASELINE, LONGER, REPAIR
 from attnsem.files import ROOT, checksum, read_arrays, read_json, rooted, write, write_arrays, write_json, write_table
 from attnsem.runs import Run
 
+SEEDS = 5
 COPIED = ("history.csv", "metrics.json")
 OTHERS = (BASELINE, LONGER, FUSED_POOLING, "se, α fixed", PRINTED, REPAIR)  # what the rows are compared with
 OF_GROUP = {"future work": (REPAIR, f"{REPAIR}, semantic loss")}  # what those of a group are compared with besides
@@ -205,8 +206,10 @@ def recorded_stages(results: Path = ROOT / "results") -> str:
 
 
 def with_results(text: str) -> str:
-    """The README's text with its marked part, the paper's claims on the paper's backbone, written anew."""
-    shown = sorted((place for place in places() if on_the_papers_backbone(*place)), key=order)
+    """The README's text with its marked part, the paper's claims on the paper's backbone, written anew: of grids that
+    have the SEEDS of what a sentence may discuss."""
+    of_backbone = sorted((place for place in places() if on_the_papers_backbone(*place)), key=order)
+    shown = [place for place in of_backbone if len(tables.seeds(tables.read_rows(*place))) >= SEEDS]
     lines = [claim_lines(claims_shown(compared(*place, "claims"))) for place in shown]
     for place, table in zip(shown[1:], lines[1:], strict=True):
         table["claim"] = f"{place[1]}: " + table["claim"]

@@ -88,8 +88,9 @@ def places_in(runs: str | Path) -> list[tuple[Path, str, int]]:
 
 
 def order(place: tuple[Path, str, int]) -> tuple:
-    """By which places are sorted: the paper's backbone first, `scenes` last."""
-    return place[1] == "scenes", not on_the_papers_backbone(*place), place[1] != "voc2007", place[0].name
+    """By which places are sorted: the paper's backbone first, of those that with the most seeds, `scenes` last."""
+    seeds = -len(tables.seeds(tables.read_rows(*place)))
+    return place[1] == "scenes", not on_the_papers_backbone(*place), place[1] != "voc2007", seeds, place[0].name
 
 
 def on_the_papers_backbone(folder: Path, dataset: str, stage: int) -> bool:
