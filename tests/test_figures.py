@@ -246,3 +246,4 @@ def test_a_forest_has_a_column_a_data_set_and_leaves_out_what_was_not_run():
     assert [ax.get_title() for ax in figure.axes] == ["one", "two"]
     first, second = ([x for line in ax.lines for x in line.get_xdata() if x and np.isfinite(x)] for ax in figure.axes)
     assert {1.0} < {*first} and {2.0} < {*second} and 2.0 not in first
+    assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim() and figure.axes[0].get_xlim()[1] > 2.5

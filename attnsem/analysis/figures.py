@@ -196,8 +196,9 @@ def forest(panels: dict[str, tuple[pd.DataFrame, pd.DataFrame]], rows: Sequence[
         ax.errorbar(point, places, xerr=errors, fmt=MARKERS[0], markersize=4, color=COLOURS[0], capsize=2)
         for _, values in seeds.reindex(rows).items():
             ax.plot(values, places + 0.3, ".", markersize=3, color="dimgrey")
-        ax.set(title=title, xlim=(min(ax.get_xlim()[0], -0.3), None))
-    figure.supxlabel("Δ mAP vs. baseline (points), 95 % bootstrap interval; small dots: training seeds", fontsize=FONT)
+        ax.set(title=title)
+    ax.set_xlim(left=min(ax.get_xlim()[0], -0.3))  # of all
+    figure.supxlabel("Δ mAP vs. baseline (points), 95 % interval; small dots: seeds; blank: not run", fontsize=FONT)
     return figure
 
 

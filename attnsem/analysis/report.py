@@ -37,7 +37,6 @@ TELLING = (  # rows of the report's figure, those of them that have been run
     *(FUSED_POOLING, "baseline and two ŷ_att, α fixed", "two baselines, α fixed", LONGER),
 )
 BACKBONE = "densenet121"  # the paper's
-VERDICTS = ("supported", "contradicted", "inconclusive", "not testable")
 KINDS = [*dict.fromkeys(claims.KINDS.values())]
 FAVOUR = ("supported", "inconclusive", "contradicted", "not testable")
 
@@ -192,7 +191,7 @@ def of_claims(table: pd.DataFrame) -> str:
     if shown.empty:
         return "**None of the paper's claims can be tested: too few rows have been run.**"
     lines, texts = ["**The paper's claims, by how α is read:**\n"], shown["claim"] + " (α " + shown["α"] + ")"
-    for verdict in VERDICTS:
+    for verdict in FAVOUR:
         of_verdict = texts[shown["verdict"] == verdict]
         lines += [f"- {verdict}: {'; '.join(of_verdict)}"] if len(of_verdict) else []
     return "\n".join(lines)
