@@ -124,8 +124,8 @@ def claim_lines(table: pd.DataFrame) -> pd.DataFrame:
     """Lines of claims.tested or claims_shown as a page shows them."""
     table = table.rename(columns={"Δ": "Δ mAP"})
     labels = table["claim"].str.extract(claims.MOST.replace("{}", r"(\d+)"), expand=False).astype(float)
-    counts = table[["from its cells", "Δ mAP", "low", "high"]].add(labels / 2, axis=0).map("{:.1f}".format)
-    first, low, high, of = counts["Δ mAP"], counts["low"], counts["high"], labels.map(" of {:.0f}".format)
+    counts = table[["from its cells", "Δ mAP", "low", "high"]].add(labels / 2, axis=0).map("{:.1f}".format).astype(str)
+    first, low, high, of = counts["Δ mAP"], counts["low"], counts["high"], labels.map(" of {:.0f}".format).astype(str)
     printed = {name: table[name].map("{:+.1f}".format).replace("+nan", "") for name in ("printed", "from its cells")}
     printed["from its cells"] = printed["from its cells"].where(
         labels.isna() | table["from its cells"].isna(), counts["from its cells"] + of
