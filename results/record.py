@@ -214,6 +214,8 @@ def with_results(text: str) -> str:
     for place, table in zip(shown[1:], lines[1:], strict=True):
         table["claim"] = f"{place[1]}: " + table["claim"]
     table = pd.concat(lines).drop(columns=["rows", "p (Holm)"])
+    trust = table.pop("trust").where(table["verdict"].isin(["supported", "contradicted"]), "")
+    table["verdict"] = (table["verdict"] + ", " + trust).str.removesuffix(", ")
     cells = table.pop("from its cells").map("({})".format).replace("()", "")
     table["printed (cells)"] = (table.pop("printed") + " " + cells).str.strip()
     table.insert(2, "printed (cells)", table.pop("printed (cells)"))
