@@ -111,7 +111,7 @@ def test_metrics_from_before_there_was_an_f1_are_whole(home):
     path.write_text(json.dumps(stored))
     assert sentences(home) == []
     table = tables.precision_recall_f1(tables.read_rows(home / "results/one", "scenes", 3).values())
-    assert list(table.index) == ["baseline"]
+    assert list(table.index) == ["baseline", "ŷ_att alone"]
     scores = Run(path.parent).scores()
     expected = metrics.precision_recall_f1(scores["targets"], scores["scores"])
     assert table.loc["baseline"].unstack()[expected.columns].to_numpy() == pytest.approx(expected.to_numpy())
