@@ -78,7 +78,7 @@ ROWS = {
     name: row for name, row in rows.ROWS.items() if name in config.get("rows", rows.ROWS) and rows.stages_of(row, LAST)
 }
 SYSTEMS = config.get("systems", [])
-if SYSTEMS and "choices" in config:
+if SYSTEMS and config.get("choices"):
     raise StudyError("systems take what was chosen on val below their own runs; leave out choices, or systems")
 for name in SYSTEMS:
     systems.check_name(name)

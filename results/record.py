@@ -217,8 +217,7 @@ def with_results(text: str) -> str:
     trust = table.pop("trust").where(table["verdict"].isin(["supported", "contradicted"]), "")
     table["verdict"] = (table["verdict"] + ", " + trust).str.removesuffix(", ")
     cells = table.pop("from its cells").map("({})".format).replace("()", "")
-    table["printed (cells)"] = (table.pop("printed") + " " + cells).str.strip()
-    table.insert(2, "printed (cells)", table.pop("printed (cells)"))
+    table.insert(2, "printed (cells)", (table.pop("printed") + " " + cells).str.strip())
     title = "; ".join(heading(*place) for place in shown)
     if table["seeds"].nunique() == 1:
         title += f"; {table.pop('seeds').iloc[0]} seeds"

@@ -133,11 +133,11 @@ def test_after_stage_4_a_constant_is_none(runs):
 
 
 def test_labels_are_counted_in_each_run_and_none_of_them_twice(runs):
-    table = claims.tested(tables.read_rows(runs, "scenes", 3), "scenes", 3).set_index(["claim", "rows"])
-    labels = len(tables.read_rows(runs, "scenes", 3)["baseline"].labels)
-    most = table.loc[f"most of {labels} labels gain"]
+    rows = tables.read_rows(runs, "scenes", 3)
+    table, labels = claims.tested(rows, "scenes", 3), len(rows["baseline"].labels)
+    most = table.set_index(["claim", "rows"]).loc[f"most of {labels} labels gain"]
     assert (most[["low", "high"]].abs() <= labels / 2).all(axis=None)
-    lines = report.claim_lines(claims.tested(tables.read_rows(runs, "scenes", 3), "scenes", 3)).set_index("claim")
+    lines = report.claim_lines(table).set_index("claim")
     assert lines.loc[f"most of {labels} labels gain", "Δ (95 % CI)"].str.contains(f" of {labels} \\(").all()
 
 

@@ -104,17 +104,17 @@ def tested(rows: dict[str, Row], dataset: str, stage: int) -> pd.DataFrame:
         row, other = (name if name in (BASELINE, LONGER) else name + reading for name in (claim.row, claim.other))
         if row not in rows or other not in rows or not {*rows[row].seeds} & {*rows[other].seeds}:
             continue
-        estimate, by_seed = tables.estimated(rows[row], rows[other], claim.statistic(rows[row].labels))
-        p_values = (
-            (np.nan, np.nan) if claim.constant and stage < 4 else statistics.p_values(estimate, claim.kind, claim.size)
-        )
+        labels = rows[row].labels
+        estimate, by_seed = tables.estimated(rows[row], rows[other], claim.statistic(labels))
+        p_values = statistics.p_values(estimate, claim.kind, claim.size)
+        if claim.constant and stage < 4:
+            p_values = np.nan, np.nan
         p[len(table), "wrong"], p[len(table), "right"] = p_values
         low, high = estimate.interval
         if claim.most:  # a normal interval knows no bounds, and a count has them
-            low, high = np.clip((low, high), -len(rows[row].labels) / 2, len(rows[row].labels) / 2)
-        stated = claim.printed(dataset), claim.of_cells(dataset)
-        text = claim.text.format(len(rows[row].labels))
-        table.append([text, claim.kind, f"{row} vs. {other}", *stated, estimate.value, low, high, len(by_seed)])
+            low, high = np.clip((low, high), -len(labels) / 2, len(labels) / 2)
+        stated = claim.text.format(len(labels)), claim.kind, f"{row} vs. {other}", claim.printed(dataset)
+        table.append([*stated, claim.of_cells(dataset), estimate.value, low, high, len(by_seed)])
     adjusted = statistics.holm(pd.Series(p, dtype=float))
     for place, line in enumerate(table):
         wrong, right = adjusted[place, "wrong"], adjusted[place, "right"]

@@ -62,8 +62,8 @@ def train(
 ) -> dict[str, Tensor]:
     """Trains a network and returns its state; the rate drops to a tenth after half of the epochs.
 
-    loss: of the network, inputs of a batch and their targets (n, C). What is drawn in an
-    epoch follows from (seed, epoch), so that an interrupted run ends where another does. NotFiniteError.
+    loss: of the network, inputs of a batch and their targets (n, C). What is drawn in an epoch follows from
+    (seed, epoch), so that an interrupted run ends where another does. NotFiniteError.
     """
     network, targets = network.to(examples.device), torch.from_numpy(examples.targets).to(examples.device)
     steps = optimizer(network.parameters(), lr=settings["lr"], weight_decay=settings["weight_decay"])
