@@ -29,10 +29,18 @@ from grids.log import headline, install
 RUNS, DATA = (str(config.get(name, name)) for name in ("runs", "data"))  # --config makes 2021 a number
 CHOICES = str(config.get("choices") or f"{RUNS}/val")
 FIGURES = str(config.get("figures") or f"{RUNS}/figures")
-LAST, SEEDS = config.get("last", 4), config.get("seeds", [0])
+
+
+def listed(key, default):
+    """A list of the grid file; one alone may stand without brackets."""
+    value = config.get(key, default)
+    return [value] if isinstance(value, (str, int)) else value
+
+
+LAST, SEEDS = config.get("last", 4), listed("seeds", [0])
 SEARCH = {int(stage): draws for stage, draws in config.get("search", {}).items()}
 SEARCH_SEED = int(config.get("search_seed", max(map(int, SEEDS)) + 1))
-DATASETS = {paper.name_of(dataset): dataset for dataset in config.get("datasets", ["scenes"])}
+DATASETS = {paper.name_of(dataset): dataset for dataset in listed("datasets", ["scenes"])}
 NOTEBOOKS = Path(workflow.basedir) / "notebooks"
 STAGE = {n: f"{n:02}_train_stage{n}" for n in (1, 2, 3, 4)}
 TABLES = ["05_table1_voc2007", "06_table2_mirflickr", "07_table3_modules", "08_table4_se_conv"]
@@ -71,13 +79,13 @@ def options(key, *notebooks):
 
 PREPARE, VIEW = options("prepare", "00_prepare_data"), options("view", *SHOWN)
 OF_STAGE = {n: options(f"stage{n}", notebook) for n, notebook in STAGE.items()}
-for name in config.get("rows", []):
+for name in listed("rows", []):
     if name not in rows.ROWS:
         raise StudyError(f"there is no row {name!r}{rows.near(name)}")
 ROWS = {
-    name: row for name, row in rows.ROWS.items() if name in config.get("rows", rows.ROWS) and rows.stages_of(row, LAST)
+    name: row for name, row in rows.ROWS.items() if name in listed("rows", rows.ROWS) and rows.stages_of(row, LAST)
 }
-SYSTEMS = config.get("systems", [])
+SYSTEMS = listed("systems", [])
 if SYSTEMS and config.get("choices"):
     raise StudyError("systems take what was chosen on val below their own runs; leave out choices, or systems")
 for name in SYSTEMS:

@@ -1,4 +1,4 @@
-"""Backbones: images in [0, 1] to features; all that the rest needs to know is `channels` and `stride`."""
+"""Backbones: images in [0, 1] to features; all that the rest needs to know is `channels`."""
 
 import importlib
 import re
@@ -24,12 +24,12 @@ OLD_DENSENET_KEY = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 class Backbone(nn.Module):
     """Normalises images by the statistics its weights were trained with, then computes features.
 
-    channels, stride: X of eq. (2) is (N, channels, H / stride, W / stride).
+    channels: D of eq. (2)'s X (N, D, h, w).
     """
 
-    def __init__(self, trunk: nn.Module, *, channels: int, stride: int, mean: tuple, std: tuple):
+    def __init__(self, trunk: nn.Module, *, channels: int, mean: tuple, std: tuple):
         super().__init__()
-        self.trunk, self.channels, self.stride = trunk, channels, stride
+        self.trunk, self.channels = trunk, channels
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
@@ -54,7 +54,7 @@ def probed(trunk: nn.Module, name: str, *, mean: tuple, std: tuple, size: int = 
         raise StudyError(f"backbone {name} has no feature map (N, channels, h, w); name a convolutional network")
     if h != last:
         trunk = nn.Sequential(trunk, Permute([0, 3, 1, 2]))
-    return Backbone(trunk, channels=first if h == last else last, stride=round(side / h), mean=mean, std=std)
+    return Backbone(trunk, channels=first if h == last else last, mean=mean, std=std)
 
 
 def densenet_small() -> nn.Module:
@@ -103,18 +103,18 @@ def from_timm(name: str, weights: str) -> Backbone:
 
 
 def from_user(name: str, weights: str) -> Backbone:
-    """`module:function` of the user: an nn.Module with `channels` and `stride`, and `mean` and `std` if it has."""
+    """`module:function` of the user: an nn.Module with `channels`, and `mean` and `std` if it has."""
     module, function = name.split(":", 1)
     sys.path += [folder for folder in ("", str(ROOT)) if folder not in sys.path]
     try:
         trunk = getattr(importlib.import_module(module), function)()
-        channels, stride, keys = trunk.channels, trunk.stride, set(trunk.state_dict())
+        channels, keys = trunk.channels, set(trunk.state_dict())
     except Exception as error:
         remedy = "give module:function of a module in the shell's folder or on PYTHONPATH"
         raise StudyError(f"backbone {name} cannot be had ({error!r}); {remedy}") from error
     load_file(weights, name, net=trunk, trunk=trunk, keys=keys)
     statistics = {key: getattr(trunk, key, default) for key, default in IMAGENET.items()}
-    return Backbone(trunk, channels=channels, stride=stride, **statistics)
+    return Backbone(trunk, channels=channels, **statistics)
 
 
 def load_file(weights: str, name: str, *, net: nn.Module, trunk: nn.Module, keys: set[str]) -> None:

@@ -60,11 +60,11 @@ class Attention(nn.Module):
     per_label channels for each label, whose attentions are averaged.
     """
 
-    def __init__(self, *, channels: int, labels: int, width: int = 512, per_label: int = 1):
+    def __init__(self, *, channels: int, labels: int, per_label: int = 1):
         super().__init__()
         self.per_label = per_label
-        first, second = conv_block(channels, width), conv_block(width, width, kernel=3)
-        self.conv_att = nn.Sequential(first, second, nn.Conv2d(width, labels * per_label, 1))
+        first, second = conv_block(channels, 512), conv_block(512, 512, kernel=3)
+        self.conv_att = nn.Sequential(first, second, nn.Conv2d(512, labels * per_label, 1))
         self.confidence = nn.Conv2d(channels, labels, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,17 +1,23 @@
-"""Where a notebook runs: under papermill, or in JupyterLab."""
+"""Where the study runs: in JupyterLab, under papermill, or from a shell; parameters there, and progress."""
 
+import argparse
+import ast
 import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 
 from tqdm.auto import tqdm
 
+from attnsem import StudyError
+from attnsem.paper import Settings
+
 IN_JUPYTERLAB = "JPY_SESSION_NAME" in os.environ  # set for its kernels, not for papermill's
 NUMBER = re.compile(r"[-+]?([\d_.]+(e[-+]?\d+)?|nan|inf(inity)?)|True|False|None", re.IGNORECASE)
+TEXTS = {name for name, field in Settings.model_fields.items() if field.annotation is str}
 
 
 def argument(name: str, value: object) -> str:
@@ -23,6 +29,29 @@ def argument(name: str, value: object) -> str:
 def papermill(notebook: str, **values: object) -> str:
     """The command that runs a notebook with these parameters."""
     return " ".join([f"papermill {notebook}.ipynb out.ipynb", *(argument(*pair) for pair in values.items())])
+
+
+def value_of(name: str, text: str) -> object:
+    """A parameter's value; text where that is its type, or where it is nothing else."""
+    if text == "None" or name not in {*TEXTS, "runs", "data", "parents", "device"}:
+        with suppress(ValueError, SyntaxError):
+            return ast.literal_eval(text)
+    return text
+
+
+def command_line(call: Callable, description: str, what: str, choices: Sequence, **options: tuple[int, str]) -> None:
+    """Calls it with one of the choices, whole numbers (options: their defaults and help) and parameters."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(what, type=type(choices[0]), choices=choices)
+    parser.add_argument("-p", "-r", dest="parameters", action="append", nargs=2, default=[], metavar=("NAME", "VALUE"))
+    for name, (default, text) in options.items():
+        parser.add_argument(f"--{name}", type=int, default=default, help=text)
+    arguments = vars(parser.parse_args())
+    arguments |= {name: value_of(name, value) for name, value in arguments.pop("parameters")}
+    try:
+        call(arguments.pop(what), **{"dataset": "scenes"} | arguments)
+    except StudyError as error:
+        sys.exit(str(error))
 
 
 def bar(items: Iterable, title: str, total: int | None = None) -> Iterable:

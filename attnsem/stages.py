@@ -1,10 +1,6 @@
 """The four stages of section 3.1: what each trains, from what, with what."""
 
-import argparse
-import ast
-import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
@@ -20,9 +16,10 @@ from attnsem.datasets.similarity import similarity
 from attnsem.engine import Fabric, fastest_precision, held_by_all, launched, memory_given_back
 from attnsem.files import checksum, held, rooted, write_arrays, write_json, write_tensors
 from attnsem.model import Network
+from attnsem.notebook import command_line
 from attnsem.paper import VARIANT, Settings, Variant
 from attnsem.runs import Run, complete_run, cost, environment, lineage
-from attnsem.training import Learner, Progress, Split, fit, out_of_fold, seed_torch, set_modes
+from attnsem.training import Learner, Split, fit, out_of_fold, seed_torch, set_modes
 
 TRAINED = {
     1: ("backbone", "classifier"),
@@ -167,7 +164,7 @@ def run_stage(
     if fabric.is_global_zero:
         write_tensors(run.checkpoint, network.state_dict())
         write_scores(run, prepared, settings, {"scores": logits[scored]} | logits)
-        write_manifest(run, prepared, origin, progress, fabric)
+        write_manifest(run, prepared.labels, origin, progress.seconds, fabric, begun_on=progress.environments[:-1])
         run.resume.unlink(missing_ok=True)
 
 
@@ -257,44 +254,19 @@ def write_scores(run: Run, prepared: Prepared, settings: Settings, logits: dict[
     write_json(run.folder / "metrics.json", content)
 
 
-def write_manifest(run: Run, prepared: Prepared, origin: dict, progress: Progress, fabric: Fabric) -> None:
-    """Last of all, for it makes the run complete."""
+def write_manifest(run: Run, labels: list[str], origin: dict, seconds: float, fabric: Fabric, **facts: object) -> None:
+    """Last of all, for it makes the run complete. facts: what else it says, as what it was begun on."""
     manifest = {
-        "labels": prepared.labels,
+        "labels": labels,
         "checkpoint_sha256": checksum(run.checkpoint),
         "scores_sha256": checksum(run.folder / "scores.npz"),
         "finished": time.strftime("%Y-%m-%d"),
         "processes": fabric.world_size,
-        "begun_on": progress.environments[:-1],  # other devices or versions, before it was interrupted
     }
-    machine = environment(fabric.device) | cost(progress.seconds, fabric.device)
-    write_json(run.folder / "manifest.json", origin | manifest | machine)
-
-
-def value_of(name: str, text: str) -> object:
-    is_text = name not in Settings.model_fields or Settings.model_fields[name].annotation is str
-    if text == "None" or name == "wait" or not is_text:
-        with suppress(ValueError, SyntaxError):
-            return ast.literal_eval(text)
-    return text
-
-
-def command_line(call: Callable[..., object], description: str, **options: tuple[int, str]) -> None:
-    """Calls it with the shell's stage, whole numbers (options: their defaults and help) and parameters."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("stage", type=int, choices=sorted(TRAINED))
-    named = {"nargs": 2, "default": [], "metavar": ("NAME", "VALUE"), "help": "as for papermill"}
-    parser.add_argument("-p", "-r", dest="parameters", action="append", **named)
-    for name, (default, text) in options.items():
-        parser.add_argument(f"--{name}", type=int, default=default, help=text)
-    arguments = vars(parser.parse_args())
-    parameters = {name: value_of(name, value) for name, value in arguments.pop("parameters")}
-    try:
-        call(arguments.pop("stage"), **arguments, **parameters)
-    except StudyError as error:
-        sys.exit(str(error))
+    machine = environment(fabric.device) | cost(seconds, fabric.device)
+    write_json(run.folder / "manifest.json", origin | manifest | facts | machine)
 
 
 if __name__ == "__main__":
     options = {"processes": (1, "on each node, one for each GPU"), "nodes": (1, "of the cluster")}
-    command_line(train, "Train and evaluate a stage, on one or several processes.", **options)
+    command_line(train, "Train and evaluate a stage, on one or several processes.", "stage", [*TRAINED], **options)

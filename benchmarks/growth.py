@@ -128,16 +128,8 @@ def main() -> None:
     rows = []
     for what, sizes in POINTS.items():
         for size in sizes:
-            command = [
-                sys.executable,
-                "-m",
-                "benchmarks.growth",
-                "--device",
-                arguments.device,
-                "--point",
-                what,
-                str(size),
-            ]
+            options = ["--device", arguments.device, "--point", what, str(size)]
+            command = [sys.executable, "-m", "benchmarks.growth", *options]
             done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
             rows.append(json.loads(done.stdout.splitlines()[-1]))
             print(rows[-1], flush=True)

@@ -127,7 +127,7 @@ def measured(reading: Reading, dataset: str, runs: Path, data: Path) -> dict:
     with read_so(reading):
         run = stages.train(3, dataset=dataset, runs=place, parents=parents, data=data, **parameters)
     files = {"other": run.folder / "scores.npz", "ours": usual.folder / "scores.npz"}
-    rows = [Row("", name, "", ((path,),)) for name, path in files.items()]
+    rows = [Row("", name, ((path,),)) for name, path in files.items()]
     named = {"choice": reading.choice, "row": reading.row, "reading": reading.name}
     return named | tables.difference(*rows) | {"revision": run.manifest["git"]}
 

@@ -181,17 +181,11 @@ def stage_rows(setting: Setting) -> Iterator[Row]:
 def epochs_of_stage(setting: Setting, stage: int) -> Iterator[Row]:
     """An epoch from JPEGs and from prepared arrays (stages 2 and 3: from cached features)."""
     settings = setting.settings(stage, feature_cache=1 if stage in (2, 3) else 0)
-    fabric, scored, count = (
-        launched(setting.device.type, precision=settings.precision),
-        stages.scored_part(settings),
-        len(setting.paths),
-    )
+    fabric = launched(setting.device.type, precision=settings.precision)
+    scored, count = stages.scored_part(settings), len(setting.paths)
     contiguous, network = networks(setting, settings)
-    split, loader, trained = (
-        setting.split(settings, fabric, network),
-        setting.loader(),
-        stages.trained_parts(settings, network),
-    )
+    split, loader = setting.split(settings, fabric, network), setting.loader()
+    trained = stages.trained_parts(settings, network)
     slow_optimizer, learner = sgd(contiguous, settings), learner_of(network, settings, fabric)
 
     def slow() -> None:
@@ -369,7 +363,7 @@ def study_rows(setting: Setting) -> Iterator[Row]:
         slow += epoch * settings.epochs
     row = Row("make study: plain loops, training only / all of it", "a study", slow, ours, *3 * [slow / ours])
     peak = max(manifest["peak_memory_gib"] for manifest in manifests)
-    print(f"| {row.what} | {slow:.0f} | {ours:.0f} s | {row.ratio:.2f} | peak {peak} GiB in a stage |", file=sys.stdout)
+    print(f"| {row.what} | {slow:.0f} | {ours:.0f} s | {row.ratio:.2f} | peak {peak} GiB in a stage |")
     yield row
 
 

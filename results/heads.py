@@ -9,13 +9,13 @@ import torch
 
 from attnsem import StudyError, metrics
 from attnsem.analysis.heads import BACKBONE, Heads, checksums, round_kernels
-from attnsem.analysis.rows import ROWS, run_of_row
+from attnsem.analysis.rows import REPAIR, ROWS, run_of_row
 from attnsem.datasets.features import cached
 from attnsem.datasets.prepared import Prepared
 from attnsem.engine import launched
 from attnsem.files import ROOT, checksum, read_json, rooted, write_arrays, write_json
 from attnsem.runs import Run
-from attnsem.stages import load
+from attnsem.stages import load, scored_part
 from attnsem.training import Split, evaluate
 
 
@@ -40,7 +40,7 @@ def mean_ap(network: torch.nn.Module, run: Run, prepared: Prepared, split: str) 
     trained_in, in_float32 = (launched("cpu", precision=precision) for precision in (settings.precision, "32-true"))
     features = cached(trained_in, network.backbone, prepared, split, settings, views=0)
     logits = evaluate(in_float32, network, Split(features, torch.from_numpy(targets), settings))
-    return round(100 * metrics.mean_average_precision(targets, logits["fused"]), 2)
+    return round(100 * metrics.mean_average_precision(targets, logits[scored_part(settings)]), 2)
 
 
 def write(row: str, dataset: str, seed: int, runs: Path, data: Path, out: Path) -> None:
@@ -62,7 +62,7 @@ def write(row: str, dataset: str, seed: int, runs: Path, data: Path, out: Path) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--row", default="proposed, confidence gate, α fixed", choices=ROWS, metavar="ROW")
+    parser.add_argument("--row", default=REPAIR, choices=ROWS, metavar="ROW")
     parser.add_argument("--dataset", default="voc2007")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--runs", type=Path, default=Path("runs/voc2007-densenet448"))
@@ -70,14 +70,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "data/heads/voc2007.npz")
     arguments = parser.parse_args()
     try:
-        write(
-            arguments.row,
-            arguments.dataset,
-            arguments.seed,
-            rooted(arguments.runs),
-            rooted(arguments.data),
-            rooted(arguments.out),
-        )
+        write(**vars(arguments))
     except StudyError as error:
         sys.exit(str(error))
 

@@ -82,7 +82,10 @@ def record(runs: Path, name: str, results: Path = ROOT / "results") -> None:
     file's checksum, and keeps the full one's. Test images are the same for all: <dataset>/images.npz. metrics.json is
     from the full scores.
     """
-    for path in sorted(set(runs.rglob("manifest.json")) - set(runs.glob("val/draw*/**/manifest.json"))):
+    complete = sorted(set(runs.rglob("manifest.json")) - set(runs.glob("val/draw*/**/manifest.json")))
+    if not complete:
+        raise StudyError(f"{runs} has no complete run; nothing is recorded")
+    for path in complete:
         run, target = Run(path.parent), results / name / recorded_place(path.parent.relative_to(runs))
         for file in COPIED:
             if not (run.folder / file).exists():  # what trains without epochs has no history

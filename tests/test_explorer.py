@@ -85,3 +85,5 @@ def test_what_cannot_be_drawn_is_said(opened):
     _, controls, picture = opened
     controls["gate"].value = "signed"
     assert controls["note"].value == "no such map" and not bytes(picture.value)
+    controls["gate"].value = "literal"
+    assert controls["note"].value == "4 of 4 test images" and bytes(picture.value)

@@ -60,7 +60,8 @@ def test_learning_curves_show_what_the_history_has():
     assert [ax.get_ylabel() for ax in figure.axes] == ["training loss", "mAP (%)"]
     assert figure.axes[1].lines[0].get_xydata().tolist() == [[2, 50], [3, 60]]
     assert figure.axes[0].lines[-1].get_xdata() == [2.5, 2.5] and "lr 1e-02" in words(figure)
-    assert [ax.get_ylabel() for ax in learning_curves(history[["epoch", "loss"]]).axes] == ["training loss"]
+    assert [ax.get_ylabel() for ax in learning_curves(history[["epoch", "loss", "lr"]]).axes] == ["training loss"]
+    assert len(learning_curves(history.assign(alpha=0.0)).axes) == 3
 
 
 def test_label_bars_put_each_value_at_its_label():

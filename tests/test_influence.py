@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from attnsem import StudyError
 from attnsem.analysis import dependencies, influence, planted
 from attnsem.analysis.channels import Channels
 from attnsem.analysis.influence import Influence
@@ -95,14 +96,19 @@ class Trunk(torch.nn.Conv2d):
         super().__init__(3, self.channels, self.stride, self.stride)
 
 
-def influence_of(variant, gate="confidence", how="removed"):
+def influence_of(variant, gate="confidence", how="removed", targets=None):
     torch.manual_seed(0)
     network = Network(backbone=Trunk(), labels=3, variant=(VARIANTS | CONTROLS)[variant], gate=gate).eval()
     prepared = type("", (), {"labels": ABC})
-    targets = (torch.rand(200, 3) < 0.5).int().numpy()
-    z, s = torch.randn(2, 200, 3, 4, 4)
-    channels = Channels(prepared, tuple("x" * 200), targets, z, s, z)
+    targets = (torch.rand(200, 3) < 0.5).int().numpy() if targets is None else targets
+    z, s = torch.randn(2, len(targets), 3, 4, 4)
+    channels = Channels(prepared, tuple("x" * len(targets)), targets, z, s, z)
     return Influence.of(network, channels, how)
+
+
+def test_labels_of_all_images_or_of_none_have_no_influence():
+    with pytest.raises(StudyError, match="no label is in some test images and missing in others"):
+        influence_of("proposed", targets=np.array([[1, 0, 1]]))
 
 
 @pytest.mark.parametrize("how", influence.INTERVENTIONS)

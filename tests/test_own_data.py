@@ -19,7 +19,7 @@ from attnsem.datasets import load, read_image
 from attnsem.datasets.prepared import Prepared, check_source, prepare
 from attnsem.datasets.similarity import similarity
 from attnsem.files import ROOT
-from attnsem.notebook import argument
+from attnsem.notebook import argument, command_line, value_of
 from attnsem.runs import command
 
 SIZES = {"train_size": 40, "image_size": 32}
@@ -165,12 +165,12 @@ def test_similarities_come_through_whatever_their_labels_are_called(tmp_path):
 def test_what_papermill_takes_for_a_number_goes_as_it_is(name):
     assert argument("dataset", name) == f"-r dataset {name}"
     assert f"-r dataset {name}" in command(paper.settings(1, dataset=name))
-    assert stages.value_of("dataset", name) == (name if name != "None" else None)
+    assert value_of("dataset", name) == (name if name != "None" else None)
 
 
 def test_an_argument_that_has_a_space_is_in_quotes():
     assert argument("runs", "my runs") == "-p runs 'my runs'" and argument("seed", 3) == "-p seed 3"
-    assert stages.value_of("epochs", "3") == 3 and stages.value_of("wait", "True") is True
+    assert value_of("epochs", "3") == 3 and value_of("wait", "True") is True
 
 
 def test_labels_are_named_with_commas_between_and_quotes_around_a_comma():
@@ -332,7 +332,7 @@ def test_the_recipe_for_a_small_set_is_of_the_notebooks_parameters_and_trains(tm
     stages_trained, places = [], {"data": tmp_path / "data", "runs": tmp_path / "runs"}
     for notebook, _, *words in (shlex.split(line)[1:] for line in lines):
         assert words[::3] == ["-p"] * (len(words) // 3)
-        parameters = {name: stages.value_of(name, value) for name, value in zip(words[1::3], words[2::3], strict=True)}
+        parameters = {name: value_of(name, value) for name, value in zip(words[1::3], words[2::3], strict=True)}
         assert parameters.keys() <= papermill.inspect_notebook(ROOT / "notebooks" / notebook).keys()
         if notebook.startswith("00"):
             sizes = {name: parameters[name] for name in SIZES}
@@ -345,3 +345,10 @@ def test_the_recipe_for_a_small_set_is_of_the_notebooks_parameters_and_trains(tm
             stages_trained.append(int(notebook[:2]))
             stages.train(stages_trained[-1], device="cpu", **places, **parameters | {"epochs": 1})
     assert stages_trained == [1, 2, 3]
+
+
+def test_a_command_line_has_a_data_set_and_takes_an_option_as_a_parameter_too(monkeypatch):
+    calls = []
+    monkeypatch.setattr("sys.argv", ["stages", "3", "-p", "processes", "2", "-p", "runs", "2021", "-p", "wait", "True"])
+    command_line(lambda *stage, **rest: calls.append((stage, rest)), "", "stage", [1, 2, 3], processes=(1, ""))
+    assert calls == [((3,), {"dataset": "scenes", "processes": 2, "runs": "2021", "wait": True})]

@@ -111,7 +111,7 @@ class Blocked:
             raise ModuleNotFoundError(f"{{name}} is blocked", name=name)
 
 sys.meta_path.insert(0, Blocked())
-for name in ("torch", "torchvision", "lightning_fabric", "timm", "sklearn", "scipy", "matplotlib", "seaborn",
+for name in ("torch", "torchvision", "lightning_fabric", "timm", "sklearn", "scipy", "matplotlib",
              "pydantic", "filelock", "tqdm", "PIL"):
     try:
         __import__(name)

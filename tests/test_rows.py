@@ -8,7 +8,8 @@ import pytest
 
 from attnsem import StudyError
 from attnsem.analysis import rows
-from attnsem.files import ROOT
+from attnsem.files import ROOT, write_json
+from attnsem.runs import NAMED
 
 FORMER = {
     "densenet": "baseline",
@@ -29,7 +30,7 @@ FORMER = {
 def check_of_the_snakefile():
     """The Snakefile's own statement that refuses rows; snakemake itself takes seconds for each."""
     text = (ROOT / "Snakefile").read_text()
-    start = text.index('for name in config.get("rows"')
+    start = text.index('for name in listed("rows"')
     return compile(ast.parse(text[start : text.index("\nROWS", start)]), "Snakefile", "exec")
 
 
@@ -39,7 +40,7 @@ def test_a_former_name_is_refused_with_todays(former, name, tmp_path):
         rows.run_of_row(former, 3, dataset="scenes", runs=tmp_path)
     assert f"there is no row {former!r}" in str(refused.value) and f"did you mean {name!r}?" in str(refused.value)
     with pytest.raises(StudyError) as refused:
-        exec(check_of_the_snakefile(), {"config": {"rows": [former]}, "rows": rows, "StudyError": StudyError})
+        exec(check_of_the_snakefile(), {"listed": lambda key, _: [former], "rows": rows, "StudyError": StudyError})
     assert str(refused.value) == f"there is no row {former!r}; did you mean {name!r}?"
 
 
@@ -50,6 +51,21 @@ def test_a_former_name_is_refused_although_it_is_a_folder_of_runs(former, tmp_pa
     (folder / "manifest.json").write_text("{}")
     with pytest.raises(StudyError, match="did you mean"):
         rows.run_of_row(former, 1, dataset="scenes", runs=tmp_path)
+
+
+def test_another_systems_folder_is_no_row_of_the_studys_network(tmp_path):
+    write_json(tmp_path / "scenes/cnn_svm/seed0/stage1/manifest.json", dict.fromkeys(NAMED) | {"system": {}})
+    with pytest.raises(StudyError, match="cnn_svm is another system, whose network is not this study's"):
+        rows.run_of_row("cnn_svm", 1, dataset="scenes", runs=tmp_path)
+
+
+def test_one_name_in_a_grid_stands_without_brackets():
+    text = (ROOT / "Snakefile").read_text()
+    start = text.index("def listed(")
+    place = {"config": {"datasets": "voc2007", "seeds": 0, "rows": ["se"]}}
+    exec(text[start : text.index("\n\n\n", start)], place)
+    names = [place["listed"](key, ["none"]) for key in ("datasets", "seeds", "rows", "systems")]
+    assert names == [["voc2007"], [0], ["se"], ["none"]]
 
 
 @pytest.mark.parametrize("name", rows.ROWS)

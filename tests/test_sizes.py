@@ -96,7 +96,7 @@ def test_the_users_own_that_gives_no_map_of_its_channels(tmp_path, monkeypatch, 
     module = f"own_{abs(hash(body))}"
     (tmp_path / f"{module}.py").write_text(
         "import torch\n"
-        "class Net(torch.nn.Conv2d):\n    channels, stride = 6, 16\n"
+        "class Net(torch.nn.Conv2d):\n    channels = 6\n"
         f"    def forward(self, x):\n        x = super().forward(x)\n        return {body}\n"
         "def net():\n    return Net(3, 6, 16, 16)\n"
     )

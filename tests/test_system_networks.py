@@ -281,14 +281,12 @@ def test_an_image_without_objects_has_no_positive_anchor():
 def test_a_region_is_captioned_by_the_likely_labels_that_it_tells():
     logits = torch.tensor([[3.0, -9, 1, -2], [0, 2, -1, -3]])
     corners = torch.tensor([[0, 0, 0.5, 0.5], [0.5, 0, 1, 1.0]])
-    told = region_figure.regions_told(rlsd.Regions(corners, torch.zeros(2), logits), ("sun", "sea", "house", "tree"))
+    told = region_figure.regions_told(rlsd.Regions(corners, logits), ("sun", "sea", "house", "tree"))
     assert told == [("sun 0.95\nhouse 0.73", 0, 0, 0.5, 0.5), ("sea 0.88", 0.5, 0, 1, 1)]
-    [(caption, *_)] = region_figure.regions_told(
-        rlsd.Regions(corners, torch.zeros(2), logits - 9), ("a", "b", "c", "d")
-    )
+    [(caption, *_)] = region_figure.regions_told(rlsd.Regions(corners, logits - 9), ("a", "b", "c", "d"))
     assert caption == "a 0.00"
     corners[1] = torch.tensor([0, 0, 0.5, 0.4])
-    told = region_figure.regions_told(rlsd.Regions(corners, torch.zeros(2), logits), ("sun", "sea", "house", "tree"))
+    told = region_figure.regions_told(rlsd.Regions(corners, logits), ("sun", "sea", "house", "tree"))
     assert told == [("sun 0.95\nsea 0.88\nhouse 0.73", 0, 0, 0.5, 0.5)]
 
 

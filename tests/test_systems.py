@@ -170,7 +170,9 @@ def test_what_cannot_be_trained_is_refused_in_a_sentence(place, arguments, sente
 
 def test_nothing_is_chosen_on_val_by_a_backbone_that_has_seen_it(fresh):
     shutil.rmtree(fresh["runs"] / "val")
-    with pytest.raises(StudyError, match=r"has seen it; run: python -m attnsem\.stages 1 .*-p train_split train"):
+    with pytest.raises(
+        StudyError, match=r"has seen it; in notebooks run: papermill 01_train_stage1\.ipynb .*-p train_split"
+    ):
         search("cnn_svm", draws=1, **fresh)
     manifest = fresh["runs"] / "scenes/densenet/seed0/stage1/manifest.json"
     content = read_json(manifest)
@@ -334,7 +336,7 @@ def a_row(name, scores, targets, folder):
         ids, labels = np.arange(len(targets)).astype(str), np.array(["sun", "sea"])
         write_arrays(path, {"ids": ids, "labels": labels, "targets": targets, "scores": part.astype(np.float32)})
         files.append((path,))
-    return tables.Row("", name, "", tuple(files))
+    return tables.Row("", name, tuple(files))
 
 
 @pytest.mark.parametrize("voters", [1, 5])
@@ -347,7 +349,7 @@ def test_what_is_left_of_a_printed_lead_is_said_of_each_system(tmp_path):
     random = np.random.default_rng(0)
     targets = (random.random((300, 2)) < 0.4).astype(np.int8)
     good, middling = (targets + random.normal(scale=scale, size=(2, 300, 2)) for scale in (0.2, 0.6))
-    rows = {system.name: tables.Row("", system.name, "") for system in SYSTEMS.values()}
+    rows = {system.name: tables.Row("", system.name) for system in SYSTEMS.values()}
     rows |= {name: a_row(name, good, targets, tmp_path) for name in (REPAIR, "Very deep")}
     rows |= {name: a_row(name, middling, targets, tmp_path) for name in ("baseline", "proposed", "CNN-SVM")}
     table = comparison.compared(rows, "1")
@@ -368,7 +370,7 @@ def test_what_is_left_of_a_printed_lead_is_said_of_each_system(tmp_path):
     text = comparison.lead_left(comparison.compared(rows, "2"), "mirflickr38")
     assert "of +29.0 over LDA, CNN features, " in text and "over LDA, none" not in text
     assert "printed leads are those" not in text
-    rows |= {"Very deep": tables.Row("", "Very deep", "")}
+    rows |= {"Very deep": tables.Row("", "Very deep")}
     assert "Very deep" in comparison.lead_left(comparison.compared(rows, "1"), "voc2007").split("Not run here:")[1]
     assert "prints none of these" in comparison.lead_left(comparison.compared(rows, "3"), "scenes")
 

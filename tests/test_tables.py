@@ -171,12 +171,6 @@ def test_a_difference_has_the_interval_of_paired_resamples(rows):
     assert (turned["low"], turned["high"]) == pytest.approx((-delta["high"], -delta["low"]))
 
 
-def test_a_difference_over_some_labels(rows):
-    ours, theirs = (rows[name].ap().mean() for name in ("proposed", "baseline"))
-    delta = tables.difference(rows["proposed"], rows["baseline"], ["bottle"])
-    assert delta["Δ mAP"] == pytest.approx(ours["bottle"] - theirs["bottle"])
-
-
 def test_differences_name_both_rows(rows):
     table = tables.differences(rows.values(), rows["baseline"])
     assert table.index.name == "row" and set(table["vs."]) == {"baseline"} and "baseline" not in table.index
@@ -221,6 +215,10 @@ def test_selection_shows_the_bias_of_picking_the_epoch_on_test(runs, tmp_path):
     pd.DataFrame({"epoch": [1, 2], "mAP": [40.0, 41.0]}).to_csv(history)
     row = tables.selection(tmp_path, "scenes", 3).loc["proposed"]
     assert row.tolist() == [50.0, 50.0, 60.0, 10.0]
+    pd.DataFrame({"epoch": [1, 2, 3], "mAP": [40.0, 41.0, 42.0]}).to_csv(history)
+    assert np.isnan(tables.selection(tmp_path, "scenes", 3).loc["proposed", "picked on val"])
+    pd.DataFrame({"epoch": [1, 2], "mAP": [np.nan, np.nan]}).to_csv(history)
+    assert tables.selection(tmp_path, "scenes", 3).empty
     assert tables.selection(runs, "scenes", 3).empty
 
 
@@ -235,6 +233,32 @@ def test_recording_keeps_the_scores_of_test_in_float16(runs, tmp_path):
     assert copy.manifest["full_scores_sha256"] == full.manifest["scores_sha256"]
     assert not (tmp_path / "here/val/lr0.02/scenes/proposed/seed0/stage3/scores.npz").exists()
     assert (tmp_path / "here/val/lr0.02/scenes/proposed/seed0/stage3/history.csv").exists()
+
+
+def test_a_table_of_ones_own_has_no_claims_on_labels_of_the_papers_data():
+    of_paper, own = ({claim.text for claim in claims.claims_of(name, [])} for name in ("mirflickr38", "mirflickr_mine"))
+    assert any("section 3.3" in text for text in of_paper) and not any("section 3.3" in text for text in own)
+
+
+def test_a_folder_without_complete_runs_is_not_recorded(tmp_path):
+    with pytest.raises(StudyError, match="typo has no complete run"):
+        record.record(tmp_path / "typo", "typo", tmp_path)
+
+
+def test_a_run_that_is_made_anew_is_read_anew(tmp_path):
+    _, before = leave(tmp_path, "baseline", 0, 1.0, stage=1)
+    first = tables.read_rows(tmp_path, "scenes", 3)["baseline"]
+    assert first.logits()[0][1] == pytest.approx(before)
+    resamples = first.resamples()
+    _, after = leave(tmp_path, "baseline", 0, 2.0, stage=1)
+    second = tables.read_rows(tmp_path, "scenes", 3)["baseline"]
+    assert second.logits()[0][1] == pytest.approx(after) and not np.array_equal(second.resamples(), resamples)
+
+
+def test_hours_are_of_stages_without_the_searches_on_val(tmp_path):
+    for place, seconds in (("voc2007/densenet", 3600), ("val/voc2007/densenet", 7200), ("val/draw0/voc2007/x", 900)):
+        write_json(tmp_path / place / "seed0/stage1/manifest.json", {"device": "cpu", "seconds": seconds})
+    assert report.compute(tmp_path).values.tolist() == [["cpu", 1, 1.0]]
 
 
 def test_a_run_is_recorded_under_todays_name_of_its_rows_folder(runs, tmp_path):

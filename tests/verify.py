@@ -17,6 +17,7 @@ import pandas as pd
 from attnsem import StudyError, paper
 from attnsem.analysis import tables
 from attnsem.analysis.results import readings_of
+from attnsem.datasets.prepared import Prepared
 from attnsem.files import ROOT, checksum, read_json, rooted
 from attnsem.metrics import precision_recall_f1, readings
 from attnsem.runs import Run
@@ -129,8 +130,6 @@ def broken_checkpoints(results: Path, runs: Path, name: str) -> Iterator[str]:
 
 def broken_data(results: Path, data: Path) -> Iterator[str]:
     """The prepared data that the recorded runs name, and its arrays."""
-    from attnsem.datasets.prepared import Prepared  # torch, which nothing else here needs
-
     fingerprints = {}
     for path in sorted(results.rglob("manifest.json")):
         manifest = read_json(path)

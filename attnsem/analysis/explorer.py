@@ -34,15 +34,14 @@ def explorer(
         widgets.ToggleButtons(description=name, options=options, value=value, style={"button_width": "auto"})
         for name, options, value in (("stage", stages, stage), ("gate", gates, gate))
     )
-    note = widgets.Label(f"{len(images)} test images")
+    note = widgets.Label()
     picture = widgets.Image(format="png", layout={"width": "100%", "max_width": WIDEST})
 
     def show(_: object = None) -> None:
-        buffer = io.BytesIO()
+        buffer, note.value = io.BytesIO(), f"{len(chosen.options)} of {len(images)} test images"
         try:
-            draw(chosen.value, label.value, by_stage.value, by_gate.value).savefig(
-                buffer, format="png", bbox_inches="tight"
-            )
+            figure = draw(chosen.value, label.value, by_stage.value, by_gate.value)
+            figure.savefig(buffer, format="png", bbox_inches="tight")
         except StudyError as error:
             note.value = str(error)
         picture.value = buffer.getvalue()
@@ -59,7 +58,7 @@ def explorer(
 
     def find(change: dict) -> None:
         found = matching(images, change["new"])
-        note.value = f"{len(found)} of {len(images)} test images"
+        note.value = f"0 of {len(images)} test images"
         if found:
             chosen.unobserve(choose, "value")
             chosen.options, chosen.value = listed(found), next(iter(found))

@@ -79,7 +79,7 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     history: columns epoch, loss and, if there are any, lr, mAP (%) and alpha; nan is an epoch without.
     """
     names = {"loss": "training loss", "mAP": "mAP (%)", "alpha": "α, weight of y′ in eq. (9)"}
-    names = {column: name for column, name in names.items() if column in history and history[column].any()}
+    names = {column: name for column, name in names.items() if column in history and history[column].notna().any()}
     figure, axes = subplots(1, len(names), 2.3)
     for ax, colour, (column, name) in zip(axes[0], COLOURS, names.items(), strict=False):
         points = history.dropna(subset=column)
@@ -91,8 +91,6 @@ def learning_curves(history: pd.DataFrame) -> Figure:
 
 
 def _mark_lr_drops(ax: Axes, history: pd.DataFrame) -> None:
-    if "lr" not in history:
-        return
     dropped = history[history["lr"] < history["lr"].shift() / 2]
     for epoch, rate in zip(dropped["epoch"], dropped["lr"], strict=True):
         ax.axvline(epoch - 0.5, color="grey", linestyle=":", linewidth=1)
@@ -110,7 +108,7 @@ def label_bars(table: pd.DataFrame, title: str, xlabel: str = "AP (%); mAP is th
     figure, ax = _rows(table.columns)
     for i, (name, row) in enumerate(table.iterrows()):
         ax.plot(row, _places(row, i, len(table), 0.5), MARKERS[i % len(MARKERS)], markersize=4,
-                color=COLOURS[i % len(COLOURS)], label=name if isinstance(name, str) else ", ".join(name))  # fmt: skip
+                color=COLOURS[i % len(COLOURS)], label=name)  # fmt: skip
     ax.set(xlabel=xlabel)
     return _titled(figure, title, min(len(table), 4))
 

@@ -12,7 +12,7 @@ from scipy.sparse import eye_array, hstack
 from scipy.sparse.linalg import lsqr
 from torch import Tensor
 
-from attnsem import metrics
+from attnsem import StudyError, metrics
 from attnsem.analysis.channels import Channels
 from attnsem.datasets.arrays import batches
 from attnsem.model import Network, attended_logits, shuffled
@@ -41,13 +41,13 @@ class Influence:
 
     @classmethod
     @torch.inference_mode()
-    def of(cls, network: Network, channels: Channels, how: str = "removed", *, seed: int = 0) -> "Influence":
+    def of(cls, network: Network, channels: Channels, how: str = "removed") -> "Influence":
         """Logits before minus after an intervention on one label's channel, in at most MOST images that show the label.
 
         how: the channel is set to 0 ("removed"), taken from an image without the label ("of another image"), or spread
         evenly over the positions ("uniform", which keeps its sum).
         """
-        random = np.random.default_rng(seed)
+        random = np.random.default_rng(0)
         falls, columns, rows = [], [], []
         for column in range(len(channels.labels)):
             images = random.permutation(np.flatnonzero(channels.targets[:, column] == 1))[:MOST]
@@ -61,6 +61,8 @@ class Influence:
                 falls.append(second_logits(network, before) - second_logits(network, after))
             columns.append(np.full(len(images), column))
             rows.append(images)
+        if not falls:
+            raise StudyError("no label is in some test images and missing in others; give more, or another data set")
         falls, columns, rows = torch.cat(falls).double().numpy(), np.concatenate(columns), np.concatenate(rows)
         effects = adjusted(falls, columns, channels.targets[rows], rows)
         frames = (pd.DataFrame(effect, channels.labels, channels.labels) for effect in effects)
@@ -158,7 +160,7 @@ def pair_specific(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(specific, table.index, table.columns)
 
 
-def agreement(influence: pd.DataFrame, lift: pd.DataFrame, seed: int = 0) -> dict[str, float]:
+def agreement(influence: pd.DataFrame, lift: pd.DataFrame) -> dict[str, float]:
     """Spearman's rank correlation of the two over pairs of two labels, and its null when labels are permuted (Mantel
     1967): the middle 95 % of PERMUTATIONS or fewer, and p; nan where nothing moves."""
     labels = lift.index[lift.notna().sum(axis=1) >= lift.notna().any().sum() - 1]  # that occur, and not always
@@ -173,7 +175,7 @@ def agreement(influence: pd.DataFrame, lift: pd.DataFrame, seed: int = 0) -> dic
     def correlation(order: np.ndarray) -> float:
         return np.corrcoef(ranks, lift_ranks[np.ix_(order, order)][pairs])[0, 1]
 
-    random, rho = np.random.default_rng(seed), correlation(np.arange(len(lift)))
+    random, rho = np.random.default_rng(0), correlation(np.arange(len(lift)))
     permutations = min(PERMUTATIONS, max(MOST_PAIRS // lift.size, 99))
     null = np.array([correlation(random.permutation(len(lift))) for _ in range(permutations)])
     low, high = np.quantile(null, (0.025, 0.975))

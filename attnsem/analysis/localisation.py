@@ -69,12 +69,12 @@ def share_inside(maps: Tensor, covered: np.ndarray) -> np.ndarray:
     return np.where(covered.any((2, 3)), share, np.nan)
 
 
-def compared_maps(channels: Channels, seed: int = 0) -> dict[str, Tensor]:
+def compared_maps(channels: Channels) -> dict[str, Tensor]:
     """What localisation is measured of, by name, each (N, C, h, w): the channels, and what they must beat."""
     n, c, h, w = channels.z.shape
     y, x = torch.meshgrid((torch.arange(h) + 0.5) / h - 0.5, (torch.arange(w) + 0.5) / w - 0.5, indexing="ij")
     centre = torch.exp(-(x**2 + y**2) / (2 * 0.25**2))
-    other = np.random.default_rng(seed).integers(1, max(c, 2), (n, c)) + np.arange(c)
+    other = np.random.default_rng(0).integers(1, max(c, 2), (n, c)) + np.arange(c)
     return {
         CHANNEL: channels.a,
         "σ(S) ∘ A, confidence": channels.gated("confidence")[0],

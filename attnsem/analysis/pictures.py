@@ -45,14 +45,12 @@ class AttendedImage(NamedTuple):
 
 
 @styled
-def example_images(
-    images: Sequence[np.ndarray], titles: Sequence[str], boxes: Sequence[Sequence[Box]] | None = None
-) -> Figure:
-    """A grid of images with their titles below, and each image's boxes over it if they are given."""
+def example_images(images: Sequence[np.ndarray], titles: Sequence[str], boxes: Sequence[Sequence[Box]]) -> Figure:
+    """A grid of images with their titles below, and each image's boxes over it."""
     columns = 4
     rows = -(-len(images) // columns)
     figure, axes = panels(rows, columns, rows * (WIDTH / columns + 0.45))
-    for ax, image, title, own in zip(axes.flat, images, titles, boxes or [()] * len(images), strict=False):
+    for ax, image, title, own in zip(axes.flat, images, titles, boxes, strict=False):
         show(ax, image, own, textwrap.fill(textwrap.shorten(title, 160), int(WIDTH / columns * 14)))
     return figure
 

@@ -139,9 +139,7 @@ class Photographs:
         size, split = settings.image_size, settings.test_split
         if settings.dataset == "voc2007":
             if not (spec := find_spec("skimage")):
-                raise StudyError(
-                    "scikit-image, whose photographs are shown, is not installed; give others by -p photos"
-                )
+                raise StudyError("scikit-image, which has photographs, is not installed; give others by -p photos")
             folder = Path(spec.origin).parent / "data"
             return cls(EXAMPLES, lambda name: read_image(folder / name), size, "examples")
         if settings.dataset == "scenes":

@@ -79,13 +79,9 @@ def _means() -> list[dict]:
                 what += f"{theirs:.1f})"
             rows.append(_row(f"table {number}", what, values["mAP"], labels.mean(skipna=False), PRINTED))
             if number == "2" and rows[-1]["adds up"] == "no":
-                rows[-1]["what"] += f" (of the 24 labels without _r1: {_mean_of_24(values):.1f})"
+                of_24 = labels[~labels.index.str.endswith("_r1")].mean()
+                rows[-1]["what"] += f" (of the 24 labels without _r1: {of_24:.1f})"
     return rows
-
-
-def _mean_of_24(values: pd.Series) -> float:
-    """Of Table 2's 38 labels those without the stricter `_r1` ones."""
-    return values[[label for label in values.index if not label.endswith("_r1") and label != "mAP"]].mean()
 
 
 def _differences() -> list[dict]:

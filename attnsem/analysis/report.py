@@ -97,7 +97,7 @@ def on_the_papers_backbone(folder: Path, dataset: str, stage: int) -> bool:
 
 
 def compared(folder: Path, dataset: str, stage: int, what: str) -> pd.DataFrame:
-    """differences vs. the baseline, gain or claims: as recorded, else from the score files."""
+    """differences, gain or claims: as recorded, else from the score files, differences then vs. the baseline alone."""
     path = folder / dataset / f"{what}-stage{stage}.csv"
     if path.exists():
         return pd.read_csv(path)
@@ -265,10 +265,8 @@ def channels_and_dependencies(
 
 
 def compute(folder: Path) -> pd.DataFrame:
-    """Hours of training and evaluation that the manifests below a folder name, by device and data set."""
-    manifests = [read_json(path) for path in sorted(folder.rglob("stage?/manifest.json"))]
-    table = pd.DataFrame(
-        [{"device": m["device"], "stages": 1, "hours": m["seconds"] / 3600} for m in manifests],
-        columns=["device", "stages", "hours"],
-    )
-    return table.groupby("device", as_index=False).sum()
+    """Hours of training and evaluation, searches on val apart, that the manifests below a folder name, by device."""
+    paths = sorted({*folder.rglob("stage?/manifest.json")} - {*folder.glob("val/**/manifest.json")})
+    manifests = [read_json(path) for path in paths]
+    hours = [(manifest["device"], 1, manifest["seconds"] / 3600) for manifest in manifests]
+    return pd.DataFrame(hours, columns=["device", "stages", "hours"]).groupby("device", as_index=False).sum()

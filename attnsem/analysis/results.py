@@ -10,15 +10,17 @@ from attnsem.runs import Run
 PARTS = {"baseline": "y′", "attended": "ŷ_att", "semantic": "ỹ", "fused": "ŷ"}
 
 
-def readings_of(run: Run, part: str = "scores") -> pd.DataFrame:
-    """metrics.readings of what the stage trains, or of a part of the network."""
+def readings_of(run: Run) -> pd.DataFrame:
+    """metrics.readings of what the stage trains."""
     scores = run.scores()
-    return metrics.readings(scores["targets"], scores[part], scores["labels"])
+    return metrics.readings(scores["targets"], scores["scores"], scores["labels"])
 
 
 def readings_of_parts(run: Run) -> dict[str, pd.DataFrame]:
     """By the part's sign in the paper."""
-    return {sign: readings_of(run, part) for part, sign in PARTS.items() if part in run.scores()}
+    scores = run.scores()
+    parts = {sign: scores[part] for part, sign in PARTS.items() if part in scores}
+    return {sign: metrics.readings(scores["targets"], part, scores["labels"]) for sign, part in parts.items()}
 
 
 def parts_table(run: Run) -> pd.DataFrame:

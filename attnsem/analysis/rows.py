@@ -126,6 +126,8 @@ def run_of_row(
     run = Run(rooted(runs) / paper.name_of(dataset) / name / f"seed{seed}" / f"stage{stage}")
     if name in FORMER or not run.complete:
         raise StudyError(f"there is no row {name!r}, and no complete run in {run.folder}{near(name)}")
+    if "system" in run.manifest:
+        raise StudyError(f"{name} is another system, whose network is not this study's; give a row of the tables")
     return run
 
 

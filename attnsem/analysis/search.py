@@ -11,6 +11,7 @@ import numpy as np
 from attnsem import NotFiniteError, StudyError, stages
 from attnsem.analysis.rows import choice_path
 from attnsem.files import read_json, rooted, write_json
+from attnsem.notebook import command_line
 from attnsem.runs import Run
 
 LR, WEIGHT_DECAY = (1e-3, 1e-1), (1e-5, 1e-2)  # least and greatest
@@ -77,4 +78,5 @@ def search(stage: int, *, draws: int, runs: str | Path = "runs", **parameters: o
 
 if __name__ == "__main__":
     description = "Choose a stage's learning rate, epochs and weight decay on val."
-    stages.command_line(search, description, draws=(12, "how many settings to try; 0: those given"))
+    draws = (12, "how many settings to try; 0: those given")
+    command_line(search, description, "stage", [*stages.TRAINED], draws=draws)

@@ -1,6 +1,6 @@
 """Rows of the tables from score files: mean and spread over seeds, differences between rows."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from attnsem.analysis import statistics, systems
 from attnsem.analysis.rows import BASELINE, GROUPS, POOLING, ROWS, choice_path, settings_of, stages_of
 from attnsem.files import read_json, rooted
 from attnsem.paper import ALPHA, Settings
-from attnsem.runs import Run, command
+from attnsem.runs import Run
 
 ATTENDED = "ŷ_att alone"  # what attention pooling fuses with y′
 DIFFERENCE = ["Δ mAP", "low", "high", "sd of seeds", "seeds"]
@@ -33,7 +33,6 @@ class Row:
 
     group: str
     name: str
-    command: str
     files: tuple[tuple[Path, ...], ...] = ()
     weights: tuple[float, ...] = (1.0,)
 
@@ -69,11 +68,17 @@ class Row:
 
     def resamples(self) -> np.ndarray:
         """(seeds, resamples, C) AP (%); the same draws of test images for every row."""
-        return np.stack([resampled_ap(files, self.weights) for files in self.files])
+        times = [tuple(path.stat().st_mtime_ns for path in files) for files in self.files]
+        return np.stack([resampled_ap(*one, self.weights) for one in zip(self.files, times, strict=True)])
+
+
+def read_scores(path: Path) -> dict[str, np.ndarray]:
+    return scores_at(path, path.stat().st_mtime_ns)
 
 
 @cache
-def read_scores(path: Path) -> dict[str, np.ndarray]:
+def scores_at(path: Path, time: int) -> dict[str, np.ndarray]:
+    """As the file was written at that time: the same notebook may read it again after another training."""
     return Run(path.parent).scores()
 
 
@@ -85,7 +90,7 @@ def logits(files: tuple[Path, ...], weights: tuple[float, ...] = (1.0,)) -> tupl
 
 
 @cache
-def resampled_ap(files: tuple[Path, ...], weights: tuple[float, ...]) -> np.ndarray:
+def resampled_ap(files: tuple[Path, ...], times: tuple[int, ...], weights: tuple[float, ...]) -> np.ndarray:
     return 100 * statistics.bootstrap(*logits(files, weights))
 
 
@@ -100,13 +105,13 @@ def read_rows(runs: str | Path, dataset: str, stage: int) -> dict[str, Row]:
             if stages := stages_of(row, stage):
                 settings = settings_of(row, stages[-1], dataset=dataset)
                 files = tuple((path,) for path in score_files(settings, folder).values())
-                rows[name] = Row(group, name, command(settings), files)
+                rows[name] = Row(group, name, files)
     if not any(row.files for row in rows.values()):
         raise StudyError(
             f"{folder} has no complete run of {dataset} up to stage {stage}; name a folder that has by -p runs, or run "
             "a grid (README.md)"
         )
-    rows |= {name: fused(name, folder, dataset, rows[BASELINE].command) for name in FUSED}
+    rows |= {name: fused(name, folder, dataset) for name in FUSED}
     rows = dict(sorted(rows.items(), key=lambda item: list(GROUPS).index(item[1].group)))
     return rows | system_rows(folder, dataset)
 
@@ -116,7 +121,7 @@ def system_rows(folder: Path, dataset: str) -> dict[str, Row]:
     rows = {}
     for key, system in systems.SYSTEMS.items():
         files = tuple((path,) for path in complete_files(folder / dataset / key, 1).values())
-        rows[system.name] = Row(systems.GROUP, system.name, systems.command(key, dataset), files)
+        rows[system.name] = Row(systems.GROUP, system.name, files)
     return rows
 
 
@@ -130,7 +135,7 @@ def complete_files(part: Path, stage: int) -> dict[str, Path]:
     return {run.parent.name: run / "scores.npz" for run in sorted(runs) if Run(run).complete}
 
 
-def fused(name: str, folder: Path, dataset: str, baseline_command: str) -> Row:
+def fused(name: str, folder: Path, dataset: str) -> Row:
     """A row of FUSED, of ŷ_att as stage 2 leaves it; without files where there are not the seeds of each part."""
     terms, columns = FUSED[name], []
     for part, offset, _ in terms:
@@ -139,7 +144,7 @@ def fused(name: str, folder: Path, dataset: str, baseline_command: str) -> Row:
         columns.append({seed: paths[other] for seed, other in following.items() if len(paths) > offset})
     seeds = sorted(set.intersection(*(set(column) for column in columns)))
     files = tuple(tuple(column[seed] for column in columns) for seed in seeds)
-    return Row("controls", name, baseline_command, files, tuple(weight for *_, weight in terms))
+    return Row("controls", name, files, tuple(weight for *_, weight in terms))
 
 
 def seeds(rows: dict[str, Row]) -> list[str]:
@@ -176,11 +181,10 @@ def precision_recall_f1(rows: Iterable[Row]) -> pd.DataFrame:
     return pd.DataFrame(table).T.rename_axis("row")
 
 
-def difference(row: Row, other: Row, labels: Sequence[str] | None = None) -> dict[str, float]:
-    """Δ of mAP, or of some labels' mean AP, over the seeds that both have: mean, 95 % interval over images and seeds,
-    standard deviation over seeds, and their number."""
-    places = [row.labels.index(label) for label in (row.labels if labels is None else labels)]
-    estimate, by_seed = estimated(row, other, lambda delta: np.nanmean(delta[..., places], axis=-1))
+def difference(row: Row, other: Row) -> dict[str, float]:
+    """Δ mAP over the seeds that both have: mean, 95 % interval over images and seeds, standard deviation over seeds,
+    and their number."""
+    estimate, by_seed = estimated(row, other, lambda delta: np.nanmean(delta, axis=-1))
     low, high = estimate.interval
     spread = {"sd of seeds": by_seed.std(ddof=1) if len(by_seed) > 1 else np.nan, "seeds": len(by_seed)}
     return {"Δ mAP": estimate.value, "low": low, "high": high} | spread
@@ -205,12 +209,12 @@ def differences(rows: Iterable[Row], other: Row) -> pd.DataFrame:
     return table.assign(**{"vs.": other.name}).rename_axis("row")
 
 
-def company(label: str, row: Row, share: float = 0.5) -> list[str]:
-    """Labels of which more than that share of the test images show `label` too; none where there is no such label."""
+def company(label: str, row: Row) -> list[str]:
+    """Labels of which more than half of the test images show `label` too; none where there is no such label."""
     if not row.files or label not in row.labels:
         return []
     present = pd.DataFrame(logits(row.files[0])[0] == 1, columns=row.labels)
-    return [other for other in row.labels if other != label and present[label][present[other]].mean() > share]
+    return [other for other in row.labels if other != label and present[label][present[other]].mean() > 0.5]
 
 
 def seed_differences(rows: Iterable[Row], other: Row) -> pd.DataFrame:
@@ -251,10 +255,10 @@ def selection(runs: str | Path, dataset: str, stage: int) -> pd.DataFrame:
         place = test.folder.relative_to(folder)
         candidates = [Run(folder / "val" / f"lr{test.settings.lr:g}" / place), Run(folder / "val" / place)]
         val = next((run for run in candidates if run.complete), None)
-        if val and "mAP" in test.history and "mAP" in val.history:
+        if val and "mAP" in test.history and val.history.get("mAP", pd.Series()).notna().any():
             mean_ap, picked = test.history["mAP"], val.history["mAP"].idxmax()
             last, best = mean_ap.iloc[-1], mean_ap.max()
-            table[row.name] = [last, mean_ap[picked], best, best - last]
+            table[row.name] = [last, mean_ap.get(picked, np.nan), best, best - last]
     columns = ["last", "picked on val", "picked on test", "optimistic bias"]
     return pd.DataFrame.from_dict(table, orient="index", columns=columns)
 

@@ -68,8 +68,8 @@ def check_name(name: str) -> None:
         raise StudyError(f"there is no system {name!r}; there are {', '.join(SYSTEMS)}")
 
 
-def command(name: str, dataset: str) -> str:
-    """What trains a system, at a shell's prompt in the project's folder."""
+def command(name: str, **place: object) -> str:
+    """What trains a system, at a shell's prompt in the project's folder. place: dataset, seed, runs and data."""
     from attnsem.notebook import argument
 
-    return f"python -m attnsem.analysis.systems {name} {argument('dataset', dataset)}"
+    return " ".join(["python -m attnsem.analysis.systems", name, *(argument(*pair) for pair in place.items())])

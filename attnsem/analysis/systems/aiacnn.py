@@ -14,6 +14,8 @@ stands still). Epochs are drawn from 10 to 40, as in dbn.py. A row of
 this name is no reproduction of that paper.
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -28,8 +30,7 @@ from attnsem.training import seed_torch
 SETTINGS = gradient.SETTINGS | {"epochs": 20, "voters": 1, "hidden": 1024, "dropout": 0.5}
 
 
-def space(random: np.random.Generator) -> dict[str, float | int]:
-    return gradient.space(random, epochs=gradient.MANY_EPOCHS)
+space = partial(gradient.space, epochs=gradient.MANY_EPOCHS)
 
 
 class Voters(nn.Module):
@@ -62,8 +63,7 @@ def fit(train: Examples, settings: dict, *, seed: int, progress: Progress) -> di
 def scores(state: dict[str, Tensor], examples: Examples, settings: dict) -> np.ndarray:
     pooled = examples.pooled()
     network = Voters(pooled.shape[2], len(examples.labels), settings)
-    network.load_state_dict(state)
-    logits = gradient.evaluate(network, examples, gradient.vectors(pooled, examples))
+    logits = gradient.evaluate(network, state, examples, gradient.vectors(pooled, examples))
     return logit_of_mean(torch.from_numpy(logits)).numpy()
 
 

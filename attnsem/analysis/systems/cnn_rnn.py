@@ -121,10 +121,6 @@ def by_frequency(targets: np.ndarray) -> Tensor:
     return torch.from_numpy(np.argsort(-(targets == 1).sum(0), kind="stable"))
 
 
-def log_likelihood(network: CNNRNN, v: Tensor, targets: Tensor) -> Tensor:
-    return network.loss(v, targets)
-
-
 def space(random: np.random.Generator) -> dict[str, float | int]:
     return gradient.space(random, lr=LR) | {"embedding": int(random.choice([64, 128, 256]))}
 
@@ -138,11 +134,10 @@ def fit(train: Examples, settings: dict, *, seed: int, progress: Progress) -> di
     seed_torch(seed)
     longest = int((train.targets == 1).sum(1).max())
     network = network_of(train, settings, by_frequency(train.targets), longest)
-    common = {"seed": seed, "progress": progress, "loss": log_likelihood, "optimizer": torch.optim.AdamW}
+    common = {"seed": seed, "progress": progress, "loss": CNNRNN.loss, "optimizer": torch.optim.AdamW}
     return gradient.train(network, train, gradient.vectors(train.pooled(), train), settings, **common)
 
 
 def scores(state: dict[str, Tensor], examples: Examples, settings: dict) -> np.ndarray:
     network = network_of(examples, settings, state["order"])
-    network.load_state_dict(state)
-    return gradient.evaluate(network, examples, gradient.vectors(examples.pooled(), examples))
+    return gradient.evaluate(network, state, examples, gradient.vectors(examples.pooled(), examples))

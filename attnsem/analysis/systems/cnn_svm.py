@@ -26,10 +26,13 @@ def space(random: np.random.Generator) -> dict[str, float]:
     return {"C": log_uniform(random, 1e-3, 1e2)}
 
 
+def svms(rows: np.ndarray, train: Examples, settings: dict, seed: int) -> dict[str, Tensor]:
+    """planes of linear SVMs on rows (N, D)."""
+    return planes(rows, train, lambda: LinearSVC(C=settings["C"], random_state=seed, max_iter=10000))
+
+
 def fit(train: Examples, settings: dict, *, seed: int, progress: Progress) -> dict[str, Tensor]:
-    return planes(
-        vectors(train, "features"), train, lambda: LinearSVC(C=settings["C"], random_state=seed, max_iter=10000)
-    )
+    return svms(vectors(train, "features"), train, settings, seed)
 
 
 def scores(state: dict[str, Tensor], examples: Examples, settings: dict) -> np.ndarray:

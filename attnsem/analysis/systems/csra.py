@@ -66,6 +66,4 @@ def fit(train: Examples, settings: dict, *, seed: int, progress: Progress) -> di
 
 
 def scores(state: dict[str, Tensor], examples: Examples, settings: dict) -> np.ndarray:
-    network = network_of(examples, settings)
-    network.load_state_dict(state)
-    return gradient.evaluate(network, examples, gradient.maps(examples))
+    return gradient.evaluate(network_of(examples, settings), state, examples, gradient.maps(examples))

@@ -13,6 +13,8 @@ stands on them was fine-tuned through all layers (ours: yes). Epochs of fine-tun
 that train on maps have 2 to 6: a step costs little here, and fewer do not end where val stops rising.
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -29,8 +31,7 @@ SETTINGS = gradient.SETTINGS | {"inputs": "descriptors", "hidden1": 1024, "hidde
 SETTINGS |= {"rbm_epochs": 10, "rbm_lr": 0.001, "batch_size": 64, "lr": 0.05, "epochs": 20}
 
 
-def space(random: np.random.Generator) -> dict[str, float | int]:
-    return gradient.space(random, epochs=gradient.MANY_EPOCHS)
+space = partial(gradient.space, epochs=gradient.MANY_EPOCHS)
 
 
 def network_of(inputs: int, settings: dict, labels: int) -> nn.Sequential:
@@ -81,5 +82,5 @@ def fit(train: Examples, settings: dict, *, seed: int, progress: Progress) -> di
 def scores(state: dict[str, Tensor], examples: Examples, settings: dict) -> np.ndarray:
     rows = standard(state, vectors(examples, settings["inputs"]))
     network = network_of(rows.shape[1], settings, len(examples.labels))
-    network.load_state_dict({name: tensor for name, tensor in state.items() if name not in ("mean", "deviation")})
-    return gradient.evaluate(network, examples, gradient.vectors(rows, examples))
+    own = {name: tensor for name, tensor in state.items() if name not in ("mean", "deviation")}
+    return gradient.evaluate(network, own, examples, gradient.vectors(rows, examples))

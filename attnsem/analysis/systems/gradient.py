@@ -96,10 +96,11 @@ def train(
 
 
 @torch.inference_mode()
-def evaluate(network: nn.Module, examples: Examples, inputs: Inputs, size: int = 64) -> np.ndarray:
-    """The network's outputs (N, …) on the first view of each image."""
+def evaluate(network: nn.Module, state: dict[str, Tensor], examples: Examples, inputs: Inputs) -> np.ndarray:
+    """The outputs (N, …) of the network in that state on the first view of each image."""
+    network.load_state_dict(state)
     network.to(examples.device).eval()
-    order = batches(np.arange(len(examples.ids)), size)
+    order = batches(np.arange(len(examples.ids)), 64)
     parts = [network(batch).float().cpu() for batch in ahead(lambda i: inputs(i, np.zeros_like(i)), order)]
     return torch.cat(parts).numpy()
 

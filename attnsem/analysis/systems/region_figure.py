@@ -24,7 +24,7 @@ def regions_over_images(name: str = "rlsd", *, images: int = 8, device: str = "a
     """
     job = task(name, {}, **place)
     if not job.run.complete:
-        raise StudyError(f"{job.run.folder} is not complete; run: {systems.command(name, job.prepared.name)}")
+        raise StudyError(f"{job.run.folder} is not complete; run: {systems.command(name, **place)}")
     parent = job.parent.settings
     examples = job.examples(job.fabric(device), parent.train_split, parent.test_split)[1]
     present = (examples.targets == 1).sum(1)

@@ -45,10 +45,9 @@ GRID = 3  # points of a region's sides, each interpolated four times
 
 
 class Regions(NamedTuple):
-    """boxes: (N, R, 4) corners as fractions; confidence: (N, R) logits; logits: (N, R, C), confidence in them."""
+    """boxes: (N, R, 4) corners as fractions; logits: (N, R, C), in them the logarithm of a region's confidence."""
 
     boxes: Tensor
-    confidence: Tensor
     logits: Tensor
 
 
@@ -77,7 +76,7 @@ class RLSD(nn.Module):
             corners = boxes * boxes.new_tensor(x.shape[:1:-1]).repeat(2)
             parts = roi_align(x, list(corners), GRID, sampling_ratio=2, aligned=True)
             logits = self.say(self.code(parts.mean((2, 3)))).unflatten(0, confidence.shape)
-        return Regions(boxes, confidence, logits + logsigmoid(confidence)[..., None]), located
+        return Regions(boxes, logits + logsigmoid(confidence)[..., None]), located
 
     def say(self, code: Tensor) -> Tensor:
         """Codes (M, …) -> (M, C) logits of labels, the greatest over the steps."""
@@ -126,4 +125,4 @@ def loaded(state: dict[str, Tensor], examples: Examples, settings: dict) -> RLSD
 
 
 def scores(state: dict[str, Tensor], examples: Examples, settings: dict) -> np.ndarray:
-    return gradient.evaluate(loaded(state, examples, settings), examples, gradient.maps(examples))
+    return gradient.evaluate(network_of(examples, settings), state, examples, gradient.maps(examples))

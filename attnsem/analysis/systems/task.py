@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 
 from attnsem import StudyError, paper
+from attnsem.analysis.search import SPLITS
 from attnsem.analysis.systems import SYSTEMS, check_name, module_of
 from attnsem.analysis.systems.examples import Examples, Source
 from attnsem.datasets.prepared import Prepared
 from attnsem.engine import Fabric, launched
 from attnsem.files import load_tensors, read_json, rooted, write_table, write_tensors
+from attnsem.notebook import papermill
 from attnsem.runs import Run, complete_run
 
 ZERO, MOST = ("weight_decay", "dropout", "residual"), {"dropout": 1, "shrinkage": 1}  # other numbers: above 0
@@ -113,24 +115,21 @@ def task(
     path = choice_of(name, dataset, runs)
     chosen = read_json(path) if path.exists() and not is_on_val else {}
     settings = settings_of(name, chosen | own)
-    parent = (unseen_stage1 if is_on_val else stage1)(dataset, seed, runs, data)
+    parent = stage1(dataset, seed, runs, data, is_on_val)
     if parent.manifest["data_fingerprint"] != prepared.fingerprint:
         raise StudyError(f"{parent.folder} was trained on another state of {prepared.name}; delete it, train it again")
     return Task(name, runs, parent, prepared, views, seed, settings)
 
 
-def stage1(dataset: str, seed: int, runs: Path, data: str | Path) -> Run:
-    return complete_run(paper.settings(1, dataset=dataset, seed=seed), runs, dataset=dataset, data=data)
-
-
-def unseen_stage1(dataset: str, seed: int, runs: Path, data: str | Path) -> Run:
-    """That of <runs>/val, trained on `train`, or one whose backbone was never trained."""
-    unseen = Run.of(paper.settings(1, dataset=dataset, seed=seed), runs / "val")
-    parent = unseen if unseen.complete else stage1(dataset, seed, runs, data)
-    if parent.settings.train_backbone and parent.settings.train_split != "train":
-        command = f"python -m attnsem.stages 1 -p dataset {dataset} -p seed {seed} -p runs {runs / 'val'}"
-        remedy = f"run: {command} -p train_split train -p test_split val"
-        raise StudyError(f"nothing can be chosen on val, for the backbone of {parent.folder} has seen it; {remedy}")
+def stage1(dataset: str, seed: int, runs: Path, data: str | Path, is_on_val: bool) -> Run:
+    """is_on_val: that of <runs>/val, trained on `train`, or one whose backbone was never trained."""
+    settings = paper.settings(1, dataset=dataset, seed=seed)
+    unseen = Run.of(settings, runs / "val")
+    parent = unseen if is_on_val and unseen.complete else complete_run(settings, runs, dataset=dataset, data=data)
+    if is_on_val and parent.settings.train_backbone and parent.settings.train_split != "train":
+        command = papermill("01_train_stage1", dataset=dataset, seed=seed, runs=runs / "val", data=data, **SPLITS)
+        fault = f"nothing can be chosen on val, for the backbone of {parent.folder} has seen it"
+        raise StudyError(f"{fault}; in notebooks run: {command}")
     return parent
 
 

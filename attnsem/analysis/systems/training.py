@@ -6,17 +6,15 @@ says its name and own settings. Complete with the same settings it is not traine
 its last epoch; with others, other data or another stage 1 it is refused.
 """
 
-import time
-
 import numpy as np
 
 from attnsem import StudyError
 from attnsem.analysis.systems import module_of
 from attnsem.analysis.systems.task import Progress, Task, task
 from attnsem.engine import Fabric, memory_given_back
-from attnsem.files import checksum, held, write_json, write_tensors
-from attnsem.runs import Run, cost, environment
-from attnsem.stages import refuse_other, write_scores
+from attnsem.files import held, write_tensors
+from attnsem.runs import Run
+from attnsem.stages import refuse_other, write_manifest, write_scores
 
 
 @memory_given_back()
@@ -28,8 +26,8 @@ def train(name: str, *, device: str = "auto", own: dict[str, object] | None = No
     """
     job = task(name, own or {}, **place)
     run = job.run
-    if run.origin:
-        refuse_changed(run, job.origin)
+    if begun := run.origin:
+        refuse_changed(run, begun, job.origin)
     if run.complete:
         print(f"{run.folder.relative_to(job.runs)} is complete")
         return run
@@ -49,13 +47,12 @@ def train_and_write(job: Task, run: Run, fabric: Fabric) -> None:
         raise StudyError(f"scores of {job.name} are not finite; give other settings than {job.settings}")
     write_tensors(run.checkpoint, state)
     write_scores(run, job.prepared, settings, {"scores": scores})
-    write_manifest(job, run, progress.seconds, fabric)
+    write_manifest(run, job.prepared.labels, job.origin, progress.seconds, fabric)
     run.resume.unlink(missing_ok=True)
 
 
-def refuse_changed(run: Run, origin: dict) -> None:
+def refuse_changed(run: Run, begun: dict, origin: dict) -> None:
     """StudyError where a folder's run has other settings, data or stage 1 than the one asked for."""
-    begun = run.origin
     refuse_other(run, begun, origin)
     earlier, now = (
         one["system"]["settings"] | {"feature_cache": one["system"]["feature_cache"]} for one in (begun, origin)
@@ -64,16 +61,3 @@ def refuse_changed(run: Run, origin: dict) -> None:
         if earlier.get(key) != now[key]:
             remedy = "delete that folder, or give another one by -p runs"
             raise StudyError(f"{run.folder} holds a run with {key} {earlier.get(key)!r}, not {now[key]!r}; {remedy}")
-
-
-def write_manifest(job: Task, run: Run, seconds: float, fabric: Fabric) -> None:
-    """Last of all, for it makes the run complete."""
-    manifest = {
-        "labels": job.prepared.labels,
-        "checkpoint_sha256": checksum(run.checkpoint),
-        "scores_sha256": checksum(run.folder / "scores.npz"),
-        "finished": time.strftime("%Y-%m-%d"),
-        "processes": 1,
-    }
-    machine = environment(fabric.device) | cost(seconds, fabric.device)
-    write_json(run.folder / "manifest.json", job.origin | manifest | machine)

@@ -14,23 +14,21 @@ paper leaves open C and how it was chosen.
 
 import numpy as np
 import torch
-from sklearn.svm import LinearSVC
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from attnsem import StudyError, backbones
+from attnsem.analysis.systems import cnn_svm
 from attnsem.analysis.systems.examples import Examples, read
-from attnsem.analysis.systems.linear import decision_values, planes, unit
-from attnsem.analysis.systems.search import log_uniform
+from attnsem.analysis.systems.linear import decision_values, unit
 from attnsem.analysis.systems.task import Progress
 from attnsem.datasets.features import made_once, short, state_checksum
 from attnsem.datasets.storage import fill
 
-SETTINGS = {"C": 1.0, "scales": "0.75 1 1.25", "second": "", "second_weights": "imagenet"}
+SETTINGS = cnn_svm.SETTINGS | {"scales": "0.75 1 1.25", "second": "", "second_weights": "imagenet"}
 
 
-def space(random: np.random.Generator) -> dict[str, float]:
-    return {"C": log_uniform(random, 1e-3, 1e2)}
+space = cnn_svm.space
 
 
 def sides(examples: Examples, scales: str) -> list[int]:
@@ -81,8 +79,7 @@ def vectors(examples: Examples, settings: dict) -> np.ndarray:
 
 
 def fit(train: Examples, settings: dict, *, seed: int, progress: Progress) -> dict[str, Tensor]:
-    rows = vectors(train, settings)
-    return planes(rows, train, lambda: LinearSVC(C=settings["C"], random_state=seed, max_iter=10000))
+    return cnn_svm.svms(vectors(train, settings), train, settings, seed)
 
 
 def scores(state: dict[str, Tensor], examples: Examples, settings: dict) -> np.ndarray:
