@@ -107,8 +107,7 @@ class Linear:
     @staticmethod
     def scores(state, examples, settings):
         network = nn.Linear(*state["weight"].shape[::-1])
-        network.load_state_dict(state)
-        return gradient.evaluate(network, examples, gradient.vectors(examples.pooled(), examples))
+        return gradient.evaluate(network, state, examples, gradient.vectors(examples.pooled(), examples))
 
 
 @pytest.fixture

@@ -20,4 +20,5 @@ def run(name: str, draws: int, **parameters: object) -> None:
 
 
 if __name__ == "__main__":
-    command_line(run, __doc__, "name", [*SYSTEMS], draws=(0, "how many settings to try on val, in place of training"))
+    options = {"draws": (0, "how many settings to try on val, in place of training")}
+    command_line(run, __doc__, "name", [*SYSTEMS], **options)
