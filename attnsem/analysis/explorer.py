@@ -58,7 +58,7 @@ def explorer(
 
     def find(change: dict) -> None:
         found = matching(images, change["new"])
-        note.value = f"0 of {len(images)} test images"
+        note.value = f"{len(found)} of {len(images)} test images"
         if found:
             chosen.unobserve(choose, "value")
             chosen.options, chosen.value = listed(found), next(iter(found))

@@ -255,10 +255,10 @@ def selection(runs: str | Path, dataset: str, stage: int) -> pd.DataFrame:
         place = test.folder.relative_to(folder)
         candidates = [Run(folder / "val" / f"lr{test.settings.lr:g}" / place), Run(folder / "val" / place)]
         val = next((run for run in candidates if run.complete), None)
-        if val and "mAP" in test.history and val.history.get("mAP", pd.Series()).notna().any():
-            mean_ap, picked = test.history["mAP"], val.history["mAP"].idxmax()
-            last, best = mean_ap.iloc[-1], mean_ap.max()
-            table[row.name] = [last, mean_ap.get(picked, np.nan), best, best - last]
+        on_test, on_val = (run.history.get("mAP", pd.Series()) if run else pd.Series() for run in (test, val))
+        if len(on_test) and on_val.notna().any():
+            last, best = on_test.iloc[-1], on_test.max()
+            table[row.name] = [last, on_test.get(on_val.idxmax(), np.nan), best, best - last]
     columns = ["last", "picked on val", "picked on test", "optimistic bias"]
     return pd.DataFrame.from_dict(table, orient="index", columns=columns)
 

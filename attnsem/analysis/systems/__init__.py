@@ -66,10 +66,3 @@ def module_of(name: str) -> ModuleType:
 def check_name(name: str) -> None:
     if name not in SYSTEMS:
         raise StudyError(f"there is no system {name!r}; there are {', '.join(SYSTEMS)}")
-
-
-def command(name: str, **place: object) -> str:
-    """What trains a system, at a shell's prompt in the project's folder. place: dataset, seed, runs and data."""
-    from attnsem.notebook import argument
-
-    return " ".join(["python -m attnsem.analysis.systems", name, *(argument(*pair) for pair in place.items())])

@@ -6,11 +6,11 @@ from matplotlib.figure import Figure
 from torchvision.ops import box_iou
 
 from attnsem import StudyError
-from attnsem.analysis import systems
 from attnsem.analysis.pictures import Box, example_images
 from attnsem.analysis.systems.examples import Examples
 from attnsem.analysis.systems.rlsd import Regions, loaded
 from attnsem.analysis.systems.task import Task, task
+from attnsem.notebook import argument
 
 LIKELY = 0.5  # probability from which on a label is shown; the likeliest is in any case
 SAME = 0.3  # intersection over union
@@ -24,7 +24,9 @@ def regions_over_images(name: str = "rlsd", *, images: int = 8, device: str = "a
     """
     job = task(name, {}, **place)
     if not job.run.complete:
-        raise StudyError(f"{job.run.folder} is not complete; run: {systems.command(name, **place)}")
+        parameters = " ".join(argument(*pair) for pair in place.items())
+        command = f"python -m attnsem.analysis.systems {name} {parameters}"
+        raise StudyError(f"{job.run.folder} is not complete; run: {command}")
     parent = job.parent.settings
     examples = job.examples(job.fabric(device), parent.train_split, parent.test_split)[1]
     present = (examples.targets == 1).sum(1)
