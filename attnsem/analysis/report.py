@@ -71,8 +71,9 @@ class Captioned:
 
 def places(results: Path = ROOT / "results") -> list[tuple[Path, str, int]]:
     """Recorded folder, data set and last stage, wherever there are three rows or more to compare."""
-    paths = [path for stage in (3, 4) for path in sorted(results.glob(f"*/*/proposed/seed0/stage{stage}"))]
-    folders = [(path.parents[3], path.parents[2].name, int(path.name[-1])) for path in paths]
+    ends = {3: "densenet/seed0/stage1", 4: "proposed/seed0/stage4"}  # what a table after that stage cannot do without
+    paths = [(path, stage) for stage, end in ends.items() for path in sorted(results.glob(f"*/*/{end}"))]
+    folders = [(path.parents[3], path.parents[2].name, stage) for path, stage in paths]
     return [place for place in folders if sum(bool(row.files) for row in tables.read_rows(*place).values()) > 2]
 
 
