@@ -214,9 +214,10 @@ def with_results(text: str) -> str:
     of_backbone = sorted((place for place in places() if on_the_papers_backbone(*place)), key=order)
     shown = [place for place in of_backbone if len(tables.seeds(tables.read_rows(*place))) >= SEEDS]
     lines = [claim_lines(claims_shown(compared(*place, "claims"))) for place in shown]
-    for place, table in zip(shown[1:], lines[1:], strict=True):
-        table["claim"] = f"{place[1]}: " + table["claim"]
-    table = pd.concat(lines).drop(columns=["rows", "p (Holm)"])
+    for (_, dataset, _), table in zip(shown, lines, strict=True):
+        if dataset != shown[0][1]:
+            table["claim"] = f"{dataset}: " + table["claim"]
+    table = pd.concat(lines).drop(columns=["rows", "p (Holm)"]).drop_duplicates(["claim", "α"])  # of the first grid
     trust = table.pop("trust").where(table["verdict"].isin(["supported", "contradicted"]), "")
     table["verdict"] = (table["verdict"] + ", " + trust).str.removesuffix(", ")
     cells = table.pop("from its cells").map("({})".format).replace("()", "")

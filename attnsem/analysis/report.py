@@ -71,9 +71,8 @@ class Captioned:
 
 def places(results: Path = ROOT / "results") -> list[tuple[Path, str, int]]:
     """Recorded folder, data set and last stage, wherever there are three rows or more to compare."""
-    ends = {3: "densenet/seed0/stage1", 4: "proposed/seed0/stage4"}  # what a table after that stage cannot do without
-    paths = [(path, stage) for stage, end in ends.items() for path in sorted(results.glob(f"*/*/{end}"))]
-    folders = [(path.parents[3], path.parents[2].name, stage) for path, stage in paths]
+    ends = (3, "*/*/densenet/seed0/stage1"), (4, "*/*/proposed/seed0/stage4")  # what a table after that stage needs
+    folders = [(run.parents[3], run.parents[2].name, n) for n, end in ends for run in sorted(results.glob(end))]
     return [place for place in folders if sum(bool(row.files) for row in tables.read_rows(*place).values()) > 2]
 
 
