@@ -290,6 +290,10 @@ def test_differences_are_written_and_shown(runs, tmp_path):
     for name in ("differences", "claims"):
         written = (tmp_path / f"here/scenes/{name}-stage3.csv").read_text()
         assert all(len(digits) <= 4 for digits in re.findall(r"\d+\.(\d+)", written))
+    shutil.rmtree(tmp_path / "here/scenes/proposed")  # as a grid of other systems, which need only the baseline
+    assert report.places(tmp_path) == [(tmp_path / "here", "scenes", 3)]
+    shutil.rmtree(tmp_path / "here/scenes/se")
+    assert report.places(tmp_path) == []
 
 
 def test_published_numbers_are_the_papers():
