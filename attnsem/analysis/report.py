@@ -225,7 +225,7 @@ def not_run(rows: dict[str, tables.Row], runs: str | Path, dataset: str, stage: 
     own = [row for row in rows.values() if row.group != systems.GROUP]
     missing, grid = [row.name for row in own if not row.files], ROOT / "grids" / f"{rooted(runs).name}.yaml"
     if missing and grid.exists():
-        return f"{len(missing)} of {len(own)} rows have not been run; `make grid GRID=grids/{grid.name}` runs them."
+        return f"{len(missing)} of {len(own)} rows are not run; `make grid GRID=grids/{grid.name}` runs those it names."
     return not_run_line(missing, len(own), dataset, stage, [int(seed) for seed in tables.seeds(rows)], runs)
 
 
