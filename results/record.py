@@ -49,6 +49,7 @@ other backbones than the paper's.
   `metrics.json` the nine readings of AP (of the full logits), `history.csv` an epoch a line, `manifest.json`
   parameters, revision, versions, machine, seconds and checksums.
 - `<grid>/<data set>/images.npz`: the test images' ids, labels and targets, once for all score files.
+- `<grid>/more`: other systems that another machine has run, on a stage 1 of its own; the grid's tables show them.
 - `<grid>/val`: runs by which schedules were chosen, without scores; `stage<n>-draws.json` has every draw of a search.
 
 `make verify` follows every link from the scores to these tables, `make grid` runs what is missing

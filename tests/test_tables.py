@@ -256,8 +256,8 @@ def test_a_run_that_is_made_anew_is_read_anew(tmp_path):
 
 
 def test_hours_are_of_stages_without_the_searches_on_val(tmp_path):
-    for place, seconds in (("voc2007/densenet", 3600), ("val/voc2007/densenet", 7200), ("val/draw0/voc2007/x", 900)):
-        write_json(tmp_path / place / "seed0/stage1/manifest.json", {"device": "cpu", "seconds": seconds})
+    for place in ("voc2007/densenet", "val/voc2007/densenet", "val/draw0/voc2007/x", "more/val/voc2007/densenet"):
+        write_json(tmp_path / place / "seed0/stage1/manifest.json", {"device": "cpu", "seconds": 3600})
     assert report.compute(tmp_path).values.tolist() == [["cpu", 1, 1.0]]
 
 
@@ -271,6 +271,15 @@ def test_a_run_is_recorded_under_todays_name_of_its_rows_folder(runs, tmp_path):
     record.record(tmp_path / "old", "old", tmp_path / "results")
     assert tables.read_rows(tmp_path / "results/old", "scenes", 3)[name].seeds == ["seed0"]
     assert list(verify.broken_checkpoints(tmp_path / "results", tmp_path / "old", "old")) == []
+
+
+def test_systems_of_another_machine_are_in_more(runs, tmp_path):
+    stage = runs / "scenes/densenet/seed0/stage1"
+    shutil.copytree(stage, tmp_path / "more/scenes/cnn_svm/seed0/stage1")
+    shutil.copytree(stage, tmp_path / "scenes/densenet/seed0/stage1")
+    assert tables.read_rows(tmp_path, "scenes", 3)["CNN-SVM"].seeds == ["seed0"]
+    shutil.copytree(stage, tmp_path / "scenes/cnn_svm/seed1/stage1")
+    assert tables.read_rows(tmp_path, "scenes", 3)["CNN-SVM"].seeds == ["seed1"]
 
 
 def test_differences_are_written_and_shown(runs, tmp_path):

@@ -117,11 +117,11 @@ def read_rows(runs: str | Path, dataset: str, stage: int) -> dict[str, Row]:
 
 
 def system_rows(folder: Path, dataset: str) -> dict[str, Row]:
-    """The other systems, by name; without files where one has not been run."""
-    rows = {}
+    """The other systems, by name, of the folder, or of `more` there, another machine's; without files where not run."""
+    rows, homes = {}, (folder, folder / "more")
     for key, system in systems.SYSTEMS.items():
-        files = tuple((path,) for path in complete_files(folder / dataset / key, 1).values())
-        rows[system.name] = Row(systems.GROUP, system.name, files)
+        found = next(filter(None, (complete_files(home / dataset / key, 1) for home in homes)), {})
+        rows[system.name] = Row(systems.GROUP, system.name, tuple((path,) for path in found.values()))
     return rows
 
 
