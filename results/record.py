@@ -223,7 +223,11 @@ def with_results(text: str) -> str:
     table["verdict"] = (table["verdict"] + ", " + trust).str.removesuffix(", ")
     cells = table.pop("from its cells").map("({})".format).replace("()", "")
     table.insert(2, "printed (cells)", (table.pop("printed") + " " + cells).str.strip())
-    title = "; ".join(heading(*place) for place in shown)
+    headings = {}
+    for folder, dataset, stage in shown:
+        name, rest = heading(folder, dataset, stage).split(", ", 1)
+        headings.setdefault(rest, []).append(name)
+    title = "; ".join(f"{' and '.join(names)}, {rest}" for rest, names in headings.items())
     if table["seeds"].nunique() == 1:
         title += f"; {table.pop('seeds').iloc[0]} seeds"
     title = f"**{title}**\n\n{as_markdown(table)}"
@@ -249,7 +253,7 @@ if __name__ == "__main__":
         sys.exit("--runs and --name go together: the folder of runs, and what to call it under results/")
     if arguments.runs:
         record(rooted(arguments.runs), arguments.name)
-    compare(name=arguments.name)
+    compare(name=arguments.name and Path(arguments.name).parts[0])  # <grid>/more is of that grid
     readme = ROOT / "README.md"
     readme.write_text(with_results(readme.read_text()))
     (ROOT / "results/README.md").write_text(page())
