@@ -83,7 +83,7 @@ def record(runs: Path, name: str, results: Path = ROOT / "results") -> None:
     file's checksum, and keeps the full one's. Test images are the same for all: <dataset>/images.npz. metrics.json is
     from the full scores.
     """
-    complete = sorted(set(runs.rglob("manifest.json")) - set(runs.glob("val/draw*/**/manifest.json")))
+    complete = sorted(set(runs.rglob("manifest.json")) - set(runs.glob("**/val/draw*/**/manifest.json")))
     if not complete:
         raise StudyError(f"{runs} has no complete run; nothing is recorded")
     for path in complete:
@@ -100,7 +100,7 @@ def record(runs: Path, name: str, results: Path = ROOT / "results") -> None:
             manifest["full_scores_sha256"] = manifest["scores_sha256"]
             manifest["scores_sha256"] = checksum(target / "scores.npz")
         write_json(target / "manifest.json", manifest)
-    for path in sorted(runs.glob("val/*/*/stage*.json")):
+    for path in sorted(runs.glob("**/val/*/*/stage*.json")):
         write_json(results / name / recorded_place(path.relative_to(runs)), read_json(path))
 
 
@@ -184,8 +184,7 @@ def gained(row: pd.Series) -> str:
 
 
 def heading(folder: Path, dataset: str, stage: int) -> str:
-    backbone = tables.backbone(tables.read_rows(folder, dataset, stage), stage)
-    return f"{folder.name}, {dataset}, after stage {stage}: {backbone}"
+    return f"{dataset}, after stage {stage}: {tables.backbone(tables.read_rows(folder, dataset, stage), stage)}"
 
 
 def recorded_stages(results: Path = ROOT / "results") -> str:
@@ -224,10 +223,9 @@ def with_results(text: str) -> str:
     cells = table.pop("from its cells").map("({})".format).replace("()", "")
     table.insert(2, "printed (cells)", (table.pop("printed") + " " + cells).str.strip())
     headings = {}
-    for folder, dataset, stage in shown:
-        name, rest = heading(folder, dataset, stage).split(", ", 1)
-        headings.setdefault(rest, []).append(name)
-    title = "; ".join(f"{' and '.join(names)}, {rest}" for rest, names in headings.items())
+    for place in shown:
+        headings.setdefault(heading(*place), []).append(place[0].name)
+    title = "; ".join(f"{' and '.join(names)}, {of}" for of, names in headings.items())
     if table["seeds"].nunique() == 1:
         title += f"; {table.pop('seeds').iloc[0]} seeds"
     title = f"**{title}**\n\n{as_markdown(table)}"

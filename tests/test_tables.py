@@ -278,6 +278,11 @@ def test_systems_of_another_machine_are_in_more(runs, tmp_path):
     shutil.copytree(stage, tmp_path / "more/scenes/cnn_svm/seed0/stage1")
     shutil.copytree(stage, tmp_path / "scenes/densenet/seed0/stage1")
     assert tables.read_rows(tmp_path, "scenes", 3)["CNN-SVM"].seeds == ["seed0"]
+    shutil.copytree(stage, tmp_path / "more/val/draw0/scenes/densenet/seed0/stage1")
+    record.record(tmp_path, "here", tmp_path / "results")
+    folder = tmp_path / "results/here"
+    recorded = {path.parent.relative_to(folder).as_posix() for path in folder.rglob("scores.npz")}
+    assert recorded == {"scenes/densenet/seed0/stage1", "more/scenes/cnn_svm/seed0/stage1"}  # and no draw
     shutil.copytree(stage, tmp_path / "scenes/cnn_svm/seed1/stage1")
     assert tables.read_rows(tmp_path, "scenes", 3)["CNN-SVM"].seeds == ["seed1"]
 
