@@ -82,10 +82,12 @@ class Run:
         """ids (N,), labels (C,), targets (N, C), scores (N, C) logits and those of the parts the network has.
 
         StudyError if the file is missing or is none, or its arrays do not fit each other. Recorded results have ids,
-        labels and targets once, in their data set's images.npz.
+        labels and targets once, in their data set's images.npz, and equal scores once, in the run that is `scores_of`.
         """
         path = self.folder / "scores.npz"
         try:
+            if self.complete and (other := self.manifest.get("scores_of")):
+                path = self.folder.parents[2] / other / path.name
             arrays = read_arrays(path)
             if "targets" not in arrays:
                 arrays = read_arrays(path.parents[3] / "images.npz") | arrays
@@ -173,8 +175,7 @@ def peak_memory() -> int:
     except ImportError:  # on Windows
         import psutil
 
-        memory = psutil.Process().memory_info()
-        return getattr(memory, "peak_wset", memory.rss)
+        return psutil.Process().memory_info().peak_wset
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

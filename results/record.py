@@ -47,7 +47,8 @@ other backbones than the paper's.
   `influence_*`: the numbers behind notebooks 09 and 10.
 - `<grid>/<data set>/<row>/seed<k>/stage<n>`: a run. `scores.npz` has the logits of the test images (float16),
   `metrics.json` the nine readings of AP (of the full logits), `history.csv` an epoch a line, `manifest.json`
-  parameters, revision, versions, machine, seconds and checksums.
+  parameters, revision, versions, machine, seconds and checksums. Equal scores are there once: the other runs have none,
+  and their manifests name in `scores_of` the run that has them.
 - `<grid>/<data set>/images.npz`: the test images' ids, labels and targets, once for all score files.
 - `<grid>/more`: other systems that another machine has run, on a stage 1 of its own; the grid's tables show them.
 - `<grid>/val`: runs by which schedules were chosen, without scores; `stage<n>-draws.json` has every draw of a search.
@@ -61,7 +62,7 @@ import numpy as np
 from attnsem.metrics import readings
 
 folder = "results/voc2007-densenet448/voc2007"
-images, scores = (np.load(f"{folder}/{name}.npz") for name in ("images", "proposed/seed0/stage3/scores"))
+images, scores = (np.load(f"{folder}/{name}.npz") for name in ("images", "proposed-alpha-fixed/seed0/stage3/scores"))
 readings(images["targets"], scores["scores"], images["labels"])
 ```
 
@@ -80,8 +81,8 @@ def record(runs: Path, name: str, results: Path = ROOT / "results") -> None:
     """Copies what is small of every complete stage below `runs` to results/<name>.
 
     Of the scores those of what the stage trains, in float16, and none of runs on val; the manifest then names that
-    file's checksum, and keeps the full one's. Test images are the same for all: <dataset>/images.npz. metrics.json is
-    from the full scores.
+    file's checksum, and keeps the full one's. Test images are the same for all: <dataset>/images.npz, and equal scores
+    are there once. metrics.json is from the full scores.
     """
     complete = sorted(set(runs.rglob("manifest.json")) - set(runs.glob("**/val/draw*/**/manifest.json")))
     if not complete:
@@ -100,6 +101,8 @@ def record(runs: Path, name: str, results: Path = ROOT / "results") -> None:
             manifest["full_scores_sha256"] = manifest["scores_sha256"]
             manifest["scores_sha256"] = checksum(target / "scores.npz")
         write_json(target / "manifest.json", manifest)
+    for path in (results / name).rglob("images.npz"):
+        keep_once(path.parent)
     for path in sorted(runs.glob("**/val/*/*/stage*.json")):
         write_json(results / name / recorded_place(path.relative_to(runs)), read_json(path))
 
@@ -114,6 +117,17 @@ def record_images(images: dict[str, np.ndarray], path: Path) -> None:
     if path.exists() and any(not np.array_equal(array, images[name]) for name, array in read_arrays(path).items()):
         raise StudyError(f"{path} has other test images than these runs; record them under another --name")
     write_arrays(path, images)
+
+
+def keep_once(folder: Path) -> None:
+    """Of a data set's runs with equal scores the first stage's first keeps them; manifests of the others name it."""
+    kept = {}
+    for path in sorted(folder.rglob("scores.npz"), key=lambda path: (path.parent.name, path)):
+        keeper = kept.setdefault(checksum(path), path.parent)
+        if keeper != path.parent:
+            manifest = read_json(path.with_name("manifest.json"))
+            write_json(path.with_name("manifest.json"), manifest | {"scores_of": keeper.relative_to(folder).as_posix()})
+            path.unlink()
 
 
 def compare(results: Path = ROOT / "results", name: str | None = None) -> None:
@@ -190,8 +204,10 @@ def heading(folder: Path, dataset: str, stage: int) -> str:
 def recorded_stages(results: Path = ROOT / "results") -> str:
     """results/stages.csv: mAP (%) of every tested stage: of each part, and three more readings of what it trains."""
     rows = []
-    for path in sorted(results.rglob("scores.npz"), key=lambda path: path.parent.parts):
+    for path in sorted(results.rglob("manifest.json"), key=lambda path: path.parent.parts):
         run = Run(path.parent)
+        if not (path.with_name("scores.npz").exists() or "scores_of" in run.manifest):
+            continue
         settings, readings = run.settings, readings_of(run)["mAP"]
         parts = read_json(run.folder / "metrics.json")["parts"]
         frozen = "" if settings.train_backbone else " frozen"

@@ -1,12 +1,16 @@
+import os
 from contextlib import contextmanager
 
 import pytest
+import torch
 
 from attnsem import training
 from attnsem.datasets import scenes
 from attnsem.datasets.prepared import prepare
 
 SIZES = {"train_size": 72, "image_size": 64}
+torch.set_num_threads(1)  # two processes of pytest share the cores,
+os.environ["OMP_NUM_THREADS"] = "1"  # and so do those that they start
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ def study(tmp_path_factory):
     parameters |= {name: str(place) for name, place in places.items()}
     in_order, at_once = NOTEBOOKS[:5], NOTEBOOKS[5:]  # what reads the runs does not wait for one another
     notebooks = [execute(path, home, parameters) for path in in_order]
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), use_one_thread) as pool:
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         notebooks += pool.map(execute, at_once, repeat(home), repeat(parameters))
     return home, {path.stem: notebook for path, notebook in zip(NOTEBOOKS, notebooks, strict=True)}
 
@@ -48,10 +48,6 @@ def study(tmp_path_factory):
 def execute(path, home, parameters):
     own = {name: value for name, value in parameters.items() if name in papermill.inspect_notebook(path)}
     return papermill.execute_notebook(path, home / path.name, own, cwd=home, progress_bar=False)
-
-
-def use_one_thread():
-    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def outputs(notebook):

@@ -1,6 +1,5 @@
 """A stage on two CPU processes ends where one process ends at the same global batch."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -24,8 +23,7 @@ def two_processes(stage, **parameters):
     """The command as a user types it."""
     given = [word for name, value in parameters.items() for word in ("-p", name, str(value))]
     command = [sys.executable, "-m", "attnsem.stages", str(stage), "--processes", "2", *given]
-    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # each: two would share two cores
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=one_thread)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(scope="module")

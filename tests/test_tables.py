@@ -235,6 +235,29 @@ def test_recording_keeps_the_scores_of_test_in_float16(runs, tmp_path):
     assert (tmp_path / "here/val/lr0.02/scenes/proposed/seed0/stage3/history.csv").exists()
 
 
+def test_equal_scores_are_recorded_once(runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "runs")
+    first = tmp_path / "runs/scenes/densenet/seed0/stage1"
+    for row in ("proposed", "se"):  # as where α ends at 1
+        shutil.copy(first / "scores.npz", tmp_path / f"runs/scenes/{row}/seed0/stage3")
+    record.record(tmp_path / "runs", "here", tmp_path / "results")
+    folder = tmp_path / "results/here/scenes"
+    for row in ("proposed", "se"):
+        run = Run(folder / row / "seed0/stage3")
+        assert run.manifest["scores_of"] == "densenet/seed0/stage1" and not (run.folder / "scores.npz").exists()
+        assert (run.scores()["scores"] == Run(folder / "densenet/seed0/stage1").scores()["scores"]).all()
+        assert checksum(verify.score_file(run)) == run.manifest["scores_sha256"]
+    assert (folder / "proposed/seed1/stage3/scores.npz").exists()
+    rows = tables.read_rows(folder.parent, "scenes", 3)
+    assert tables.difference(rows["se"], rows["baseline"])["Δ mAP"] == 0
+    record.record(tmp_path / "runs", "here", tmp_path / "results")
+    assert Run(folder / "se/seed0/stage3").manifest["scores_of"] == "densenet/seed0/stage1"
+    record.record(runs, "here", tmp_path / "results")
+    assert (folder / "se/seed0/stage3/scores.npz").exists() and "scores_of" not in Run(
+        folder / "se/seed0/stage3"
+    ).manifest
+
+
 def test_a_table_of_ones_own_has_no_claims_on_labels_of_the_papers_data():
     of_paper, own = ({claim.text for claim in claims.claims_of(name, [])} for name in ("mirflickr38", "mirflickr_mine"))
     assert any("section 3.3" in text for text in of_paper) and not any("section 3.3" in text for text in own)

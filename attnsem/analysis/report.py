@@ -49,15 +49,11 @@ class Captioned:
         self.table, self.caption, self.digits, self.marked = table, caption, digits, marked
 
     def _repr_html_(self) -> str:
-        styled = (
-            self.table.style.set_uuid(f"{zlib.crc32(self.caption.encode()):x}")
-            .set_caption(html.escape(self.caption))
-            .hide(names=True)
-        )
+        styled = self.table.style.set_uuid(f"{zlib.crc32(self.caption.encode()):x}").hide(names=True)
+        styled = styled.set_caption(html.escape(self.caption))
         styled = tables.mark_best(styled) if self.marked else styled
-        styled = styled.format(self.cell, escape="html")
         styled = styled.set_table_styles([{"selector": "caption", "props": "text-align: left; font-style: italic"}])
-        styled = styled.format_index(escape="html").format_index(escape="html", axis=1)
+        styled = styled.format(self.cell, escape="html").format_index(escape="html").format_index(escape="html", axis=1)
         return f'<div style="overflow-x: auto">{styled.to_html()}</div>'
 
     def __repr__(self) -> str:
@@ -251,9 +247,8 @@ def channels_and_dependencies(
             both = table[table["label"] == "mean of labels"].rename(columns={"Δ AP": "Δ mAP"}).apply(delta, axis=1)
             gains[f"{named.get(part, part)} vs. {other.replace('_', ' ')}"] = both.to_numpy()
         elif path.name.startswith("planted_"):
-            parts["planted pairs among the strongest influences (one seed)"] = table[
-                ["row", "precision", "average precision"]
-            ]
+            columns = ["row", "precision", "average precision"]
+            parts["planted pairs among the strongest influences (one seed)"] = table[columns]
         elif path.name.startswith("scale_"):
             table = table.iloc[:, :1].assign(**{"Δ mAP (95 % CI)": table.apply(delta, axis=1)})
             parts["what dependencies could bring (upper rows; one seed), and what was measured (all seeds)"] = table

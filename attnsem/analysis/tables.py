@@ -68,12 +68,17 @@ class Row:
 
     def resamples(self) -> np.ndarray:
         """(seeds, resamples, C) AP (%); the same draws of test images for every row."""
-        times = [tuple(path.stat().st_mtime_ns for path in files) for files in self.files]
+        times = [tuple(map(written, files)) for files in self.files]
         return np.stack([resampled_ap(*one, self.weights) for one in zip(self.files, times, strict=True)])
 
 
 def read_scores(path: Path) -> dict[str, np.ndarray]:
-    return scores_at(path, path.stat().st_mtime_ns)
+    return scores_at(path, written(path))
+
+
+def written(path: Path) -> int:
+    """When a run's score file was: its manifest comes last."""
+    return path.with_name("manifest.json").stat().st_mtime_ns
 
 
 @cache
