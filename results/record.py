@@ -225,10 +225,10 @@ def recorded_stages(results: Path = ROOT / "results") -> str:
 
 
 def with_results(text: str) -> str:
-    """The README's text with its marked part, the paper's claims on the paper's backbone, written anew: of grids that
-    have the SEEDS of what a sentence may discuss."""
-    of_backbone = sorted((place for place in places() if on_the_papers_backbone(*place)), key=order)
-    shown = [place for place in of_backbone if len(tables.seeds(tables.read_rows(*place))) >= SEEDS]
+    """The README's text with its marked part, the paper's claims on the paper's backbone, written anew: of data sets
+    for which it states a gain, and grids that have the SEEDS of what a sentence may discuss."""
+    stated = [place for place in places() if claims.stated_gain(place[1]) and on_the_papers_backbone(*place)]
+    shown = [place for place in sorted(stated, key=order) if len(tables.seeds(tables.read_rows(*place))) >= SEEDS]
     lines = [claim_lines(claims_shown(compared(*place, "claims"))) for place in shown]
     for (_, dataset, _), table in zip(shown, lines, strict=True):
         if dataset != shown[0][1]:

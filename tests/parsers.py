@@ -81,7 +81,7 @@ def history(data: bytes) -> None:
 
 
 def scores(data: bytes) -> None:
-    Run(written("run/scores.npz", data).parent).scores()
+    Run(written("scored/scores.npz", data).parent).scores()
 
 
 def checkpoint(data: bytes) -> None:

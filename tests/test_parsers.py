@@ -39,7 +39,7 @@ def test_any_bytes_are_read_or_refused(name):
     check()
 
 
-@pytest.mark.parametrize("name", set(PARSERS) - {"checkpoint", "scores"})
+@pytest.mark.parametrize("name", sorted(set(PARSERS) - {"checkpoint", "scores"}))
 def test_the_files_they_begin_with_are_accepted_by_a_part_of_the_readers(name):
     parse, seeds = PARSERS[name]
     if name == "voc_list":
@@ -112,7 +112,7 @@ def test_a_checkpoint_runs_no_code():
 def test_score_files_with_pickles_or_of_other_shapes_are_refused():
     import numpy as np
 
-    path = written("run/scores.npz", b"")
+    path = written("scored/scores.npz", b"")
     good = {"ids": np.array(["a", "b"]), "labels": np.array(["x"]), "targets": np.zeros((2, 1), int)}
     for scores in (np.array([[Climbs()], [Climbs()]], object), np.zeros((3, 1)), np.zeros((2, 1), int)):
         np.savez(path, **good, scores=scores)

@@ -28,7 +28,7 @@ from attnsem.analysis.systems.search import search
 from attnsem.analysis.systems.task import Progress, settings_of, task
 from attnsem.analysis.systems.training import train
 from attnsem.files import read_json, write_arrays, write_json
-from attnsem.runs import Run
+from attnsem.runs import NAMED, Run
 from attnsem.training import seed_torch
 from results.record import record, recorded_stages
 from tests.verify import broken
@@ -334,6 +334,7 @@ def a_row(name, scores, targets, folder):
         path = folder / name / f"seed{seed}" / "stage1" / "scores.npz"
         ids, labels = np.arange(len(targets)).astype(str), np.array(["sun", "sea"])
         write_arrays(path, {"ids": ids, "labels": labels, "targets": targets, "scores": part.astype(np.float32)})
+        write_json(path.with_name("manifest.json"), dict.fromkeys(NAMED))
         files.append((path,))
     return tables.Row("", name, tuple(files))
 
