@@ -71,12 +71,8 @@ def explorer(
     chosen.observe(choose, "value")
     label.observe(show, "value")
     choose()
-    wrapped = {"flex_flow": "row wrap"}
-    rows = (
-        widgets.HBox([search, chosen, note], layout=wrapped),
-        widgets.HBox([label, by_stage, by_gate], layout=wrapped),
-    )
-    return widgets.VBox([*rows, picture])
+    rows = [search, chosen, note], [label, by_stage, by_gate]
+    return widgets.VBox([*(widgets.HBox(row, layout={"flex_flow": "row wrap"}) for row in rows), picture])
 
 
 def listed(images: dict[str, Sequence[str]]) -> list[tuple[str, str]]:

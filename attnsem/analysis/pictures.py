@@ -80,12 +80,8 @@ def gallery(items: dict[str, AttendedImage], title: str) -> Figure:
     """
     figure, axes = panels(2, len(items), 2 * WIDTH / max(len(items), 3) + 1.3, title, NOTE)
     for [above, below], (rule, item) in zip(axes.T, items.items(), strict=True):
-        show(
-            above,
-            item.image,
-            item.boxes,
-            textwrap.fill(textwrap.shorten(f"{item.id}: {', '.join(item.true)}", 160), 26),
-        )
+        told = textwrap.shorten(f"{item.id}: {', '.join(item.true)}", 160)
+        show(above, item.image, item.boxes, textwrap.fill(told, 26))
         above.set_title(rule)
         show_channel(below, item, 0, item.boxes)
     return figure

@@ -11,10 +11,7 @@ from attnsem.files import ROOT
 
 PRINTED = 0.05  # numbers are printed to a tenth of a point
 PAIRS_OF_VOC = (
-    ("bottle", "person"),
-    ("bicycle", "person"),
-    ("diningtable", "pottedplant"),
-    ("diningtable", "tvmonitor"),
+    *(("bottle", "person"), ("bicycle", "person"), ("diningtable", "pottedplant"), ("diningtable", "tvmonitor")),
 )
 PAIRS_OF_MIRFLICKR = (
     *(("female", "indoor"), ("food", "indoor"), ("animals", "indoor"), ("sky", "structures")),

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
-from attnsem.metrics import mean_precision, rank, roles, thresholds
+from attnsem.metrics import mean_precision, rank, roles
 
 LITTLE = 0.25  # points of mAP within which two rows are equivalent; half of what the paper claims on VOC2007
 LEVEL = 0.05
@@ -32,14 +32,21 @@ def bootstrap(
     labels, images = positive.shape
     random = np.random.default_rng(seed)
     draws = [np.bincount(random.integers(0, images, images), minlength=images) for _ in range(resamples)]
-    times = np.stack(draws).astype(np.int32)  # that each draw has each image
+    times = np.stack(draws).astype(np.uint8)  # that each draw has each image, once on average
 
     def ap_of(label: int) -> np.ndarray:
-        ap = []
-        for first in range(0, resamples, 64):  # as many rankings as a processor's cache holds
-            counts = times[first : first + 64, ranked.order[label]]
-            curves = thresholds(counts * positive[label], counts * counted[label], ranked.last_of_tie[label])
-            ap.append(mean_precision(*curves, interpolation))
+        is_counted, last = counted[label], ranked.last_of_tie[label]
+        order, tie = ranked.order[label][is_counted], (np.cumsum(last) - last)[is_counted]
+        hits = np.flatnonzero(positive[label][is_counted])
+        if not len(hits):
+            return np.full(resamples, np.nan)
+        ties, firsts = np.unique(tie[hits], return_index=True)  # recall rises at no other threshold
+        ends, ap = np.searchsorted(tie, ties, side="right"), []
+        for start in range(0, resamples, 64):  # as many rankings as a processor's cache holds
+            counts = np.take(times[start : start + 64], order[: ends[-1]], axis=1)
+            found = np.add.reduceat(counts[:, hits], firsts, axis=1, dtype=np.int32).cumsum(axis=1)
+            seen = np.add.reduceat(counts, [0, *ends[:-1]], axis=1, dtype=np.int32).cumsum(axis=1)
+            ap.append(mean_precision(found, found / np.maximum(seen, 1), interpolation))
         return np.concatenate(ap)
 
     with ThreadPoolExecutor() as pool:
