@@ -117,7 +117,7 @@ def roles(targets: np.ndarray, interpolation: str, difficult: str) -> tuple[np.n
 def thresholds(positive: np.ndarray, counted: np.ndarray, last_of_tie: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """True positives down to each threshold (rankings, N) and its precision (rankings, N).
 
-    positive, counted: (rankings, N), by falling score: whether an image is, or how many times.
+    positive, counted: (rankings, N), by falling score: whether an image is.
     Inside a tie, where no threshold lies, the count repeats the last threshold's and the precision is 0.
     """
     true_positives = np.cumsum(positive, axis=1, dtype=np.int32) * last_of_tie
@@ -127,7 +127,7 @@ def thresholds(positive: np.ndarray, counted: np.ndarray, last_of_tie: np.ndarra
 
 
 def mean_precision(true_positives: np.ndarray, precision: np.ndarray, interpolation: str) -> np.ndarray:
-    """AP of each ranking, of what `thresholds` returns: (rankings,), nan without positives."""
+    """AP of each ranking, of `thresholds`, all or those where recall rises: (rankings,), nan without positives."""
     positives = true_positives[:, -1]
     if interpolation != "none":
         precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]

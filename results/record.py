@@ -44,14 +44,15 @@ other backbones than the paper's.
   images and seeds; `claims-stage<n>.csv`: the paper's claims, tested; `gain-stage<n>.csv`: what the gain of the
   confidence gate is made of.
 - `<grid>/<data set>/localisation_*.csv`, `squeeze_*`, `agreement_*`, `planted_*`, `scale_*`, `company_*`,
-  `influence_*`: the numbers behind notebooks 09 and 10.
+  `influence_*`: the numbers behind notebooks 09 and 10, some of them of rows whose runs are not kept.
 - `<grid>/<data set>/<row>/seed<k>/stage<n>`: a run. `scores.npz` has the logits of the test images (float16),
   `metrics.json` the nine readings of AP (of the full logits), `history.csv` an epoch a line, `manifest.json`
   parameters, revision, versions, machine, seconds and checksums. Equal scores are there once: the other runs have none,
   and their manifests name in `scores_of` the run that has them.
 - `<grid>/<data set>/images.npz`: the test images' ids, labels and targets, once for all score files.
 - `<grid>/more`: other systems that another machine has run, on a stage 1 of its own; the grid's tables show them.
-- `<grid>/val`: runs by which schedules were chosen, without scores; `stage<n>-draws.json` has every draw of a search.
+- `<grid>/val` and `<grid>/more/val`: runs by which schedules were chosen, without scores; `stage<n>-draws.json` has
+  every draw of a search.
 
 `make verify` follows every link from the scores to these tables, `make grid` runs what is missing
 ([grids](../grids/README.md)), and `python -m results.record --runs runs/NAME --name NAME` records finished runs. The
@@ -87,6 +88,8 @@ def record(runs: Path, name: str, results: Path = ROOT / "results") -> None:
     complete = sorted(set(runs.rglob("manifest.json")) - set(runs.glob("**/val/draw*/**/manifest.json")))
     if not complete:
         raise StudyError(f"{runs} has no complete run; nothing is recorded")
+    for path in (results / name).rglob("images.npz"):
+        keep_each(path.parent)
     for path in complete:
         run, target = Run(path.parent), results / name / recorded_place(path.parent.relative_to(runs))
         for file in COPIED:
@@ -128,6 +131,15 @@ def keep_once(folder: Path) -> None:
             manifest = read_json(path.with_name("manifest.json"))
             write_json(path.with_name("manifest.json"), manifest | {"scores_of": keeper.relative_to(folder).as_posix()})
             path.unlink()
+
+
+def keep_each(folder: Path) -> None:
+    """Undoes keep_once, so that no run loses its scores where the one that kept them is recorded anew."""
+    for path in folder.rglob("manifest.json"):
+        manifest = read_json(path)
+        if other := manifest.pop("scores_of", None):
+            shutil.copyfile(folder / other / "scores.npz", path.with_name("scores.npz"))
+            write_json(path, manifest)
 
 
 def compare(results: Path = ROOT / "results", name: str | None = None) -> None:

@@ -3,6 +3,7 @@
 tests/test_parsers.py drives them by hypothesis, `python -m tests.fuzz` by atheris.
 """
 
+import atexit
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from tests import verify
 
 RECORDED = ROOT / "results/voc2007-xception224/voc2007/densenet/seed0/stage1"
 PLACE = Path(tempfile.mkdtemp(prefix="attnsem-parsers-"))
+atexit.register(shutil.rmtree, PLACE, ignore_errors=True)
 
 
 def written(name: str, data: bytes) -> Path:

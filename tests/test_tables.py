@@ -253,9 +253,22 @@ def test_equal_scores_are_recorded_once(runs, tmp_path):
     record.record(tmp_path / "runs", "here", tmp_path / "results")
     assert Run(folder / "se/seed0/stage3").manifest["scores_of"] == "densenet/seed0/stage1"
     record.record(runs, "here", tmp_path / "results")
-    assert (folder / "se/seed0/stage3/scores.npz").exists() and "scores_of" not in Run(
-        folder / "se/seed0/stage3"
-    ).manifest
+    other = Run(folder / "se/seed0/stage3")
+    assert (other.folder / "scores.npz").exists() and "scores_of" not in other.manifest
+
+
+def test_a_run_does_not_lose_its_scores_where_the_one_that_keeps_them_is_recorded_anew(runs, tmp_path):
+    stage = tmp_path / "runs/scenes/densenet/seed0/stage1"
+    shutil.copytree(runs / "scenes/densenet/seed0/stage1", stage)
+    shutil.copytree(stage, tmp_path / "runs/scenes/cnn_svm/seed0/stage1")
+    record.record(tmp_path / "runs", "here", tmp_path / "results")
+    keeper, other = (Run(tmp_path / f"results/here/scenes/{row}/seed0/stage1") for row in ("cnn_svm", "densenet"))
+    before = other.scores()["scores"]
+    assert other.manifest["scores_of"] == "cnn_svm/seed0/stage1"
+    shutil.copy(runs / "scenes/se/seed0/stage3/scores.npz", tmp_path / "runs/scenes/cnn_svm/seed0/stage1")
+    shutil.rmtree(tmp_path / "runs/scenes/densenet")
+    record.record(tmp_path / "runs", "here", tmp_path / "results")
+    assert (other.scores()["scores"] == before).all() and (keeper.scores()["scores"] != before).any()
 
 
 def test_a_table_of_ones_own_has_no_claims_on_labels_of_the_papers_data():

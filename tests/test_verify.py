@@ -43,6 +43,12 @@ def changed(path, name, value):
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
 
 
+def lend(home, place):
+    """The first run's scores, to be read in another folder, where there are none."""
+    (home / "results/one" / FIRST / "scores.npz").unlink()
+    changed(home / "results/one" / FIRST / "manifest.json", "scores_of", place)
+
+
 OTHER = "0" * 64
 FIRST, SECOND = "scenes/densenet/seed0/stage1", "scenes/attention/seed0/stage2"
 
@@ -68,6 +74,7 @@ def test_a_whole_chain(home):
             "cannot be read",
         ),
         (lambda home: (home / "results/one" / FIRST / "metrics.json").write_text("{"), "cannot be read"),
+        (lambda home: lend(home, "scenes/att/seed0/stage3"), "stage3, which has none"),
         (lambda home: (home / "one" / FIRST / "checkpoint.pt").write_bytes(b""), "is not the checkpoint"),
         (lambda home: (home / "one" / FIRST / "checkpoint.pt").unlink(), "there is no checkpoint"),
         (lambda home: changed(home / "data/prepared/scenes/dataset.json", "fingerprint", OTHER), "has the fingerprint"),

@@ -77,6 +77,8 @@ def broken_scores(run: Run) -> Iterator[str]:
     scores, metrics = score_file(run), read_json(run.folder / "metrics.json")
     stored = metrics["readings"]
     if not scores.exists():
+        if "scores_of" in run.manifest:
+            yield f"its scores are those of {scores.parent}, which has none"
         return
     if checksum(scores) != run.manifest["scores_sha256"]:
         yield "scores.npz is not the file that its manifest names"
