@@ -226,6 +226,9 @@ def test_alpha_ends_where_choices_says():
         ends = [alpha.iloc[-1] for alpha in histories(grid, folder)]
         assert len(ends) >= 3 and f"α ends at {min(ends):.2f} to {max(ends):.2f}" in text
     assert all(alpha.iloc[-1] < 1 for alpha in histories("voc2007-xception224", "voc2007/proposed*-semantic_loss1"))
+    of_24 = histories("mirflickr-densenet224", "mirflickr24/proposed")
+    draws = read_json(ROOT / "results/mirflickr-densenet224/val/mirflickr24/proposed/stage3-draws.json")["draws"]
+    assert len(of_24) >= 3 and {*(alpha.iloc[-1] for alpha in of_24), *(draw["alpha"] for draw in draws)} == {1}
 
 
 def test_readings_of_ap_and_of_difficult_are_those_of_choices():
