@@ -13,7 +13,7 @@ RUNS ?= runs
 FIGURES ?= $(RUNS)/figures
 # More parameters of single notebooks, such as PREPARE='-p image_size 224' or STAGE1='-p epochs 2'.
 PREPARE ?=
-# On scenes, half the epochs of the recorded runs: the whole takes under three minutes on two cores.
+# On scenes, half the epochs of the recorded runs.
 HALF := $(filter scenes,$(DATASET))
 STAGE1 ?= $(if $(HALF),-p epochs 5 -p lr_step 4)
 STAGE2 ?= $(if $(HALF),-p epochs 2 -p lr_step 1)
