@@ -67,6 +67,7 @@ def read_json(path: Path) -> dict:
 
 
 def write_table(path: Path, table: pd.DataFrame, *, index: bool = True) -> None:
+    """As CSV."""
     write(path, lambda partial: table.to_csv(partial, index=index, lineterminator="\n"))
 
 

@@ -102,7 +102,10 @@ def rank(targets: np.ndarray, scores: np.ndarray) -> Ranked:
 
 def _average_precision(ranked: Ranked, interpolation: str, difficult: str) -> np.ndarray:
     positive, counted = roles(ranked.targets, interpolation, difficult)
-    return mean_precision(*thresholds(positive, counted, ranked.last_of_tie), interpolation)
+    true_positives = np.cumsum(positive, axis=1, dtype=np.int32) * ranked.last_of_tie
+    true_positives = np.maximum.accumulate(true_positives, axis=1)
+    seen = np.cumsum(counted, axis=1, dtype=np.int32)
+    return mean_precision(true_positives, true_positives * ranked.last_of_tie / np.maximum(seen, 1), interpolation)
 
 
 def roles(targets: np.ndarray, interpolation: str, difficult: str) -> tuple[np.ndarray, np.ndarray]:
@@ -114,20 +117,12 @@ def roles(targets: np.ndarray, interpolation: str, difficult: str) -> tuple[np.n
     return positive, targets != -1 if difficult == "ignore" else np.ones_like(positive)
 
 
-def thresholds(positive: np.ndarray, counted: np.ndarray, last_of_tie: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """True positives down to each threshold (rankings, N) and its precision (rankings, N).
-
-    positive, counted: (rankings, N), by falling score: whether an image is.
-    Inside a tie, where no threshold lies, the count repeats the last threshold's and the precision is 0.
-    """
-    true_positives = np.cumsum(positive, axis=1, dtype=np.int32) * last_of_tie
-    true_positives = np.maximum.accumulate(true_positives, axis=1)
-    ranked = np.cumsum(counted, axis=1, dtype=np.int32)
-    return true_positives, true_positives * last_of_tie / np.maximum(ranked, 1)
-
-
 def mean_precision(true_positives: np.ndarray, precision: np.ndarray, interpolation: str) -> np.ndarray:
-    """AP of each ranking, of `thresholds`, all or those where recall rises: (rankings,), nan without positives."""
+    """AP of each ranking: (rankings,), nan without positives.
+
+    Both (rankings, T), true positives down to each threshold and its precision, at all or where recall rises. Inside a
+    tie, where no threshold lies, the count repeats the last threshold's and the precision is 0.
+    """
     positives = true_positives[:, -1]
     if interpolation != "none":
         precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]

@@ -78,16 +78,20 @@ class Run:
         except StudyError as error:
             raise StudyError(f"{self.folder / 'manifest.json'}: {error}") from error
 
+    @property
+    def score_file(self) -> Path:
+        """Its own; of recorded results that of the run, `scores_of` in the manifest, that has the same scores."""
+        other = self.manifest.get("scores_of") if self.complete else None
+        return (self.folder.parents[2] / other if other else self.folder) / "scores.npz"
+
     def scores(self) -> dict[str, np.ndarray]:
         """ids (N,), labels (C,), targets (N, C), scores (N, C) logits and those of the parts the network has.
 
         StudyError if the file is missing or is none, or its arrays do not fit each other. Recorded results have ids,
-        labels and targets once, in their data set's images.npz, and equal scores once, in the run that is `scores_of`.
+        labels and targets once, in their data set's images.npz.
         """
-        path = self.folder / "scores.npz"
+        path = self.score_file
         try:
-            if self.complete and (other := self.manifest.get("scores_of")):
-                path = self.folder.parents[2] / other / path.name
             arrays = read_arrays(path)
             if "targets" not in arrays:
                 arrays = read_arrays(path.parents[3] / "images.npz") | arrays

@@ -218,7 +218,7 @@ def recorded_stages(results: Path = ROOT / "results") -> str:
     rows = []
     for path in sorted(results.rglob("manifest.json"), key=lambda path: path.parent.parts):
         run = Run(path.parent)
-        if not (path.with_name("scores.npz").exists() or "scores_of" in run.manifest):
+        if not run.score_file.exists():
             continue
         settings, readings = run.settings, readings_of(run)["mAP"]
         parts = read_json(run.folder / "metrics.json")["parts"]

@@ -246,7 +246,7 @@ def test_equal_scores_are_recorded_once(runs, tmp_path):
         run = Run(folder / row / "seed0/stage3")
         assert run.manifest["scores_of"] == "densenet/seed0/stage1" and not (run.folder / "scores.npz").exists()
         assert (run.scores()["scores"] == Run(folder / "densenet/seed0/stage1").scores()["scores"]).all()
-        assert checksum(verify.score_file(run)) == run.manifest["scores_sha256"]
+        assert checksum(run.score_file) == run.manifest["scores_sha256"]
     assert (folder / "proposed/seed1/stage3/scores.npz").exists()
     rows = tables.read_rows(folder.parent, "scenes", 3)
     assert tables.difference(rows["se"], rows["baseline"])["Δ mAP"] == 0

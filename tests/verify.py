@@ -74,7 +74,7 @@ def broken_parent(run: Run) -> Iterator[str]:
 
 def broken_scores(run: Run) -> Iterator[str]:
     """The scores, where they are recorded, and the metrics."""
-    scores, metrics = score_file(run), read_json(run.folder / "metrics.json")
+    scores, metrics = run.score_file, read_json(run.folder / "metrics.json")
     stored = metrics["readings"]
     if not scores.exists():
         if "scores_of" in run.manifest:
@@ -96,12 +96,6 @@ def broken_scores(run: Run) -> Iterator[str]:
             spread = tolerance + (ties(run) if threshold == "top 3" else 0)
             if not abs(value - metrics["precision_recall_f1"][threshold][name]) <= spread:
                 yield f"metrics.json says another {name} ({threshold}) than the scores give, {value:.2f}"
-
-
-def score_file(run: Run) -> Path:
-    """Its own, or that of the recorded run whose scores are the same."""
-    other = run.manifest.get("scores_of")
-    return (run.folder.parents[2] / other if other else run.folder) / "scores.npz"
 
 
 def hanging(run: Run) -> pd.Series:
