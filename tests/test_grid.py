@@ -100,35 +100,48 @@ def test_folders_may_be_called_by_a_number():
     assert code == 0 and " -r runs 2021 -r data 2022 " in told, told
 
 
-def test_other_parameters_and_a_changed_table_run_again(tmp_path):
-    """And what does not stand on them does not; the lock of a killed study does not matter."""
-    table = tmp_path / "my birds.csv"
+def birds(folder):
+    """A table of twelve tiny images, and a grid's configuration that trains on it in a second."""
+    table = folder / "my birds.csv"
     lines = [f"{k}.png,{'test' if k > 7 else 'val' if k > 5 else 'train'},{k % 2},{k // 2 % 2}" for k in range(12)]
     table.write_text("\n".join(["image,split,robin,wren", *lines]) + "\n")
     for k in range(12):
-        Image.new("RGB", (40, 40), (20 * k, 0, 0)).save(tmp_path / f"{k}.png")
-    small = "-p backbone densenet_small -p weights none -p train_size 40 -p image_size 32 -p batch_size 3"
-    tiny = {"datasets": [str(table)], "rows": ["baseline"], "last": 3, "prepare": "-p train_size 40 -p image_size 32"}
-    tiny |= {"runs": str(tmp_path / "my runs"), "data": str(tmp_path / "my data")}
+        Image.new("RGB", (40, 40), (20 * k, 0, 0)).save(folder / f"{k}.png")
+    return table, {
+        "datasets": [str(table)],
+        "last": 3,
+        "prepare": "-p train_size 40 -p image_size 32",
+        "runs": str(folder / "my runs"),
+        "data": str(folder / "my data"),
+    }
+
+
+SMALL = "-p backbone densenet_small -p weights none -p train_size 40 -p image_size 32 -p batch_size 3"
+
+
+def test_other_parameters_and_a_changed_table_run_again(tmp_path):
+    """And what does not stand on them does not; the lock of a killed study does not matter."""
+    table, tiny = birds(tmp_path)
+    tiny["rows"] = ["baseline"]
     given = "grid", "--omit-from", "table"
     lock = ROOT / ".snakemake/locks/7.output.lock"  # as a killed study leaves it
     lock.parent.mkdir(parents=True, exist_ok=True)
     lock.write_text(f"{tmp_path}/my runs/my birds/prepared\n")
     try:
-        code, told = snakemake(*given, **tiny, stage1=f"{small} -p epochs 1")
+        code, told = snakemake(*given, **tiny, stage1=f"{SMALL} -p epochs 1")
     finally:
         lock.unlink()
     assert code == 0, told
-    code, told = snakemake(*given, "-n", **tiny, stage1=f"{small} -p epochs 1")
+    code, told = snakemake(*given, "-n", **tiny, stage1=f"{SMALL} -p epochs 1")
     assert "Nothing to be done" in told
-    code, told = snakemake(*given, "-n", **tiny, stage1=f"{small} -p epochs 2")
+    code, told = snakemake(*given, "-n", **tiny, stage1=f"{SMALL} -p epochs 2")
     assert counts(told) == {TRAINED[1]: 1}
     named = tiny | {"datasets": ["my birds"]}
-    code, told = snakemake(*given, "--until", "prepare", **named, stage1=f"{small} -p epochs 1")
+    code, told = snakemake(*given, "--until", "prepare", **named, stage1=f"{SMALL} -p epochs 1")
     assert code == 0, told
     table.write_text(table.read_text().replace("0.png,train,0", "0.png,train,1"))
     for changed in (named, tiny):
-        code, told = snakemake(*given, **changed, stage1=f"{small} -p epochs 1")
+        code, told = snakemake(*given, **changed, stage1=f"{SMALL} -p epochs 1")
         assert code != 0 and "my birds has changed since" in told
 
 
@@ -180,25 +193,24 @@ def test_papermill_by_hand_refuses_a_misspelt_parameter(tmp_path):
 
 
 def test_a_failed_run_stops_its_branch_and_is_kept_to_be_read(tmp_path):
-    """`confidence, folds` needs a backbone that stood still in stage 1, which it does not here."""
-    tiny = {f"stage{n}": "-p epochs 1 -p batch_size 64" for n in (1, 2, 3)} | {"prepare": "-p partial True"}
-    tiny |= {"runs": str(tmp_path / "my runs"), "data": str(tmp_path / "my data"), "last": 3}
+    """An out-of-fold baseline needs cached features, which there are not."""
+    tiny = birds(tmp_path)[1] | {"stage1": f"{SMALL} -p epochs 1", "stage2": "-p epochs 1", "stage3": "-p epochs 1"}
     rows = ["baseline", "attention pooling", "proposed, confidence gate, out-of-fold baseline"]
     code, told = snakemake("grid", "--omit-from", "table", rows=rows, **tiny)
     assert code != 0
-    runs = tmp_path / "my runs/scenes"
+    runs = tmp_path / "my runs/my birds"
     assert {path.parts[-4] for path in runs.rglob("manifest.json")} == {"densenet", "attention", "attention_pooling"}
     failed = runs / "proposed-confidence-baseline_folds5/seed0/stage3/03_train_stage3.ipynb"
     assert str(failed) in told
     cells = [cell for cell in nbformat.read(failed, as_version=4).cells if cell.cell_type == "code"]
-    assert "FAILED 03_train_stage3: baseline_folds needs a stage 1 that" in told
+    assert "FAILED 03_train_stage3: baseline_folds needs a feature_cache" in told
     assert f"\n  {failed}\n  {failed.with_suffix('.log')}\n" in told
     assert "Executing Cell" in failed.with_suffix(".log").read_text()
     lines = told.splitlines()
     assert lines[-1] == "1 of 5 steps failed; mend that, and the same command goes on from what is there"
     assert len(lines) < 20 and not [line for line in lines if re.search("Executing|WARNING|manifest|Touching", line)]
     for stage, part in enumerate(("densenet", "attention", "attention_pooling"), 1):
-        assert [line for line in lines if re.match(rf"\d of 5  {TRAINED[stage]}: scenes, {part}, seed 0", line)]
+        assert [line for line in lines if re.match(rf"\d of 5  {TRAINED[stage]}: my birds, {part}, seed 0", line)]
         assert [line for line in lines if line.startswith(f"  {part} seed0 stage{stage}: epoch 1 of 1  loss ")]
     errors = [output.evalue for cell in cells for output in cell.outputs if output.output_type == "error"]
     assert "baseline_folds needs" in errors[0]

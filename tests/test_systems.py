@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from attnsem import NotFiniteError, StudyError, stages
-from attnsem.analysis import tables
+from attnsem.analysis import published, tables
 from attnsem.analysis.rows import REPAIR
 from attnsem.analysis.systems import SYSTEMS, System, aiacnn, comparison, gradient, module_of
 from attnsem.analysis.systems.dbn import train_rbm
@@ -373,6 +373,19 @@ def test_what_is_left_of_a_printed_lead_is_said_of_each_system(tmp_path):
     rows |= {"Very deep": tables.Row("", "Very deep")}
     assert "Very deep" in comparison.lead_left(comparison.compared(rows, "1"), "voc2007").split("Not run here:")[1]
     assert "prints none of these" in comparison.lead_left(comparison.compared(rows, "3"), "scenes")
+
+
+def test_the_reading_behind_the_printed_numbers_is_told_from_a_better_or_worse_network():
+    """One reading is the printed AP, shifted and stretched; the other has other labels for hard ones."""
+    printed = published.table("1").loc["DenseNet"].drop("mAP")
+    ap = {("11-point", "ignore"): 60 + printed / 3, ("none", "ignore"): pd.Series([*printed[::-1]], printed.index)}
+    table = pd.DataFrame(ap).T.assign(mAP=50.0, labels_without_positives=0)
+    row = SimpleNamespace(files=["scores"], labels=[*printed.index[::-1]], readings=lambda: table)
+    behind = comparison.readings_behind(row, "1")
+    assert [*behind.index] == [("11-point", "ignore"), ("none", "ignore")] and behind["correlation"].iloc[0] > 0.999
+    assert behind["mean gap"].iloc[0] == pytest.approx((2 * printed / 3 - 60).mean())
+    assert behind["spread of the gaps"].iloc[0] == pytest.approx((2 * printed / 3).std())
+    assert comparison.readings_behind(row, "2").empty and comparison.readings_behind(tables.Row("", "x"), "1").empty
 
 
 @pytest.mark.parametrize("name", ["cnn_svm", "lda_cnn", "svm_rbf_cnn", "dbn_cnn", "mvaiacnn"])

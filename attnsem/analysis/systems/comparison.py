@@ -66,6 +66,24 @@ def ranking(rows: dict[str, tables.Row], differences: pd.DataFrame) -> pd.DataFr
     return ranked.fillna("")
 
 
+def readings_behind(row: tables.Row, number: str) -> pd.DataFrame:
+    """By which reading of AP the paper may print its DenseNet in Table 1 or 2, by our `row`: the likeliest first.
+
+    Columns: mAP (%) of the row's first seed; "mean gap", printed AP less ours, over labels, and "spread of the gaps",
+    its standard deviation; "correlation" of printed AP and ours over labels, by which they are sorted. A better or
+    worse network shifts and stretches AP, which leaves the correlation; a wrong reading changes which labels are hard.
+    Empty where the row has not been run or its labels are not the paper's.
+    """
+    printed = published.table(number).loc["DenseNet"].drop("mAP")
+    if not row.files or {*row.labels} != {*printed.index}:
+        return pd.DataFrame()
+    readings = row.readings()
+    ours = readings[row.labels]
+    columns = {"mean gap": (printed - ours).mean(axis=1), "spread of the gaps": (printed - ours).std(axis=1)}
+    table = readings[["mAP"]].assign(**columns, correlation=ours.corrwith(printed, axis=1))
+    return table.sort_values("correlation", ascending=False, kind="stable")
+
+
 def deltas(table: pd.DataFrame) -> pd.Series:
     return table.apply(delta, axis=1).where(table["Δ mAP"].notna(), "")
 
