@@ -12,6 +12,7 @@ import pytest
 from attnsem.analysis import tables
 from attnsem.analysis.parameters import declared
 from attnsem.analysis.rows import ROWS
+from attnsem.analysis.systems import comparison
 from attnsem.files import ROOT, read_arrays, read_json
 from attnsem.metrics import mean_average_precision
 from attnsem.paper import Settings
@@ -207,6 +208,25 @@ def test_a_longer_baseline_does_what_choices_says():
     text = PAGES["CHOICES.md"]
     for before, after in (np.mean(values, axis=0) for values in found.values()):
         assert f"{after:.2f} in place of {before:.2f}" in text
+
+
+def test_the_baseline_fine_tuned_at_448_pixels_is_the_printed_one_as_the_pages_say():
+    row = tables.read_rows("results/voc2007-densenet448-tuned", "voc2007", 3)["baseline"]
+    mean_ap, behind = row.ap()["mAP"].mean(), comparison.readings_behind(row, "1")
+    readme, choices = PAGES["README.md"], PAGES["CHOICES.md"]
+    assert f"[{mean_ap:.2f}](results/voc2007-densenet448-tuned) mAP" in readme
+    assert f"one seed) the baseline has {mean_ap:.2f}" in choices
+    likeliest = behind.loc[("none", "positive")]
+    assert behind["correlation"].idxmax() == likeliest.name
+    _, gap, spread, correlation = likeliest
+    assert f"{likeliest['mAP']:.1f} mAP for 89.9, standard deviation of labels' gaps {spread:.1f}" in readme
+    said = f"correlate with {correlation:.3f} then, and the gaps have a standard deviation of {spread:.1f} points and a"
+    assert f"{said} mean of {gap:.1f}" in choices
+    others = behind.query("difficult != 'positive'")[["correlation", "spread of the gaps"]].agg(["min", "max"])
+    of = others["correlation"], others["spread of the gaps"]
+    assert "{:.3f} to {:.3f} and {:.1f} to {:.1f}".format(*of[0], *of[1]) in choices
+    of = behind.loc[("11-point", "positive")]
+    assert f"fits less: {of['correlation']:.3f} and {of['spread of the gaps']:.1f}" in choices
 
 
 def histories(grid, folder):
