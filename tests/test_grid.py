@@ -193,8 +193,9 @@ def test_papermill_by_hand_refuses_a_misspelt_parameter(tmp_path):
 
 
 def test_a_failed_run_stops_its_branch_and_is_kept_to_be_read(tmp_path):
-    """An out-of-fold baseline needs cached features, which there are not."""
-    tiny = birds(tmp_path)[1] | {"stage1": f"{SMALL} -p epochs 1", "stage2": "-p epochs 1", "stage3": "-p epochs 1"}
+    """`confidence, folds` needs a backbone that stood still in stage 1, which it does not here."""
+    tiny = birds(tmp_path)[1] | {"stage1": f"{SMALL} -p epochs 1", "stage2": "-p epochs 1"}
+    tiny["stage3"] = "-p epochs 1 -p feature_cache 1"
     rows = ["baseline", "attention pooling", "proposed, confidence gate, out-of-fold baseline"]
     code, told = snakemake("grid", "--omit-from", "table", rows=rows, **tiny)
     assert code != 0
@@ -203,7 +204,7 @@ def test_a_failed_run_stops_its_branch_and_is_kept_to_be_read(tmp_path):
     failed = runs / "proposed-confidence-baseline_folds5/seed0/stage3/03_train_stage3.ipynb"
     assert str(failed) in told
     cells = [cell for cell in nbformat.read(failed, as_version=4).cells if cell.cell_type == "code"]
-    assert "FAILED 03_train_stage3: baseline_folds needs a feature_cache" in told
+    assert "FAILED 03_train_stage3: baseline_folds needs a stage 1 that" in told
     assert f"\n  {failed}\n  {failed.with_suffix('.log')}\n" in told
     assert "Executing Cell" in failed.with_suffix(".log").read_text()
     lines = told.splitlines()
