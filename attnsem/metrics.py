@@ -69,17 +69,14 @@ def precision_recall_f1(targets: np.ndarray, logits: np.ndarray) -> pd.DataFrame
     targets, logits: (N, C); difficult ones are left out. C: means over the labels that have positives, where one that
     is never predicted has the precision 0. O: over all labels at once. F1: harmonic mean of the P and the R beside it.
     """
-    from sklearn.metrics import precision_recall_fscore_support  # only here: AP needs numpy and pandas alone
-
     rank(targets, logits)  # refuses what is none
     order, rows = np.argsort(-np.where(targets == -1, -np.inf, logits), axis=1, kind="stable"), {}
-    likely = (targets != -1) & (logits >= 0)
+    likely, present = (targets != -1) & (logits >= 0), targets == 1
+    judged = present.any(axis=0)  # labels that have positives
     for name, predicted in {"0.5": likely, "top 3": likely & (np.argsort(order, axis=1) < 3)}.items():
-        # A column more than labels, for scikit-learn takes a single one for a task of two classes.
-        both = [np.pad(part, ((0, 0), (0, 1))) for part in (targets == 1, predicted)]
-        for kind, average, labels in (("C", "macro", both[0].any(axis=0)), ("O", "micro", np.any(both, axis=(0, 1)))):
-            options = {"labels": np.flatnonzero(labels), "average": average, "zero_division": 0}
-            p, r = precision_recall_fscore_support(*both, **options)[:2] if both[0].any() else (np.nan, np.nan)
+        counts = np.stack([part.sum(axis=0) for part in (present & predicted, predicted, present)])
+        for kind, (hits, told, there) in (("C", counts[:, judged]), ("O", counts.sum(axis=1, keepdims=True))):
+            p, r = ((hits / of.clip(1)).mean() if judged.any() else np.nan for of in (told, there))
             rows.setdefault(name, {}).update({f"{kind}P": p, f"{kind}R": r, f"{kind}F1": 2 * p * r / (p + r or 1)})
     return 100 * pd.DataFrame(rows).T
 
