@@ -3,10 +3,15 @@
 import io
 import json
 import logging
+import multiprocessing
 import os
 import re
 import subprocess
 import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,13 +28,41 @@ from grids import execute, log
 GRIDS = sorted((ROOT / "grids").glob("*.yaml"))
 
 
+@cache
+def pool():
+    """A process that has imported Snakemake and what the Snakefile imports, which takes seconds, to be forked."""
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=preload)
+
+
+def preload():
+    for name in ("snakemake.cli", "grids.log", "attnsem.analysis.systems", "attnsem.datasets.prepared"):
+        import_module(name)
+
+
+def forked(arguments):
+    """Exit code of Snakemake, in the project's folder with this Python's papermill, and all that it says."""
+    with tempfile.TemporaryFile("w+") as said:
+        if not (child := os.fork()):
+            code = 1
+            try:
+                os.dup2(said.fileno(), 1)
+                os.dup2(said.fileno(), 2)
+                os.chdir(ROOT)
+                os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+                import_module("snakemake.cli").main(arguments)
+            except SystemExit as ended:
+                code = ended.code
+            finally:
+                sys.stdout.flush()
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        said.seek(0)
+        return code, said.read()
+
+
 def snakemake(*given, **config):
-    """Runs it in the project's folder with this Python's papermill."""
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     pairs = [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in config.items()]
-    command = [sys.executable, "-m", "snakemake", *given, *(["--config", *pairs] if pairs else [])]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    return done.returncode, done.stdout + done.stderr
+    return pool().submit(forked, [*given, *(["--config", *pairs] if pairs else [])]).result()
 
 
 def counts(told):
