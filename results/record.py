@@ -23,7 +23,7 @@ from attnsem.analysis.report import (
     parts_of_gain,
     places,
 )
-from attnsem.analysis.results import PARTS, as_markdown, readings_of
+from attnsem.analysis.results import PARTS, as_markdown
 from attnsem.analysis.rows import BASELINE, LONGER, REPAIR
 from attnsem.files import ROOT, checksum, read_arrays, read_json, rooted, write, write_arrays, write_json, write_table
 from attnsem.runs import Run
@@ -220,8 +220,8 @@ def recorded_stages(results: Path = ROOT / "results") -> str:
         run = Run(path.parent)
         if not run.score_file.exists():
             continue
-        settings, readings = run.settings, readings_of(run)["mAP"]
-        parts = read_json(run.folder / "metrics.json")["parts"]
+        settings, metrics = run.settings, read_json(run.folder / "metrics.json")
+        parts, readings = metrics["parts"], {name: table["mAP"] for name, table in metrics["readings"].items()}
         frozen = "" if settings.train_backbone else " frozen"
         row = {
             "recorded in": run.folder.relative_to(results).as_posix(),
@@ -230,9 +230,9 @@ def recorded_stages(results: Path = ROOT / "results") -> str:
             "chance": 100 * (run.scores()["targets"] == 1).mean(),
         }
         row |= {sign: parts.get(part) for part, sign in PARTS.items()}
-        row |= {name: readings[(name, "ignore")] for name in ("11-point", "all-point")}
-        row |= {"other system": readings[("none", "ignore")]} if "system" in run.manifest else {}
-        rows.append(row | {"lowest of nine": readings.min()})
+        row |= {name: readings[f"{name} ignore"] for name in ("11-point", "all-point")}
+        row |= {"other system": readings["none ignore"]} if "system" in run.manifest else {}
+        rows.append(row | {"lowest of nine": min(readings.values())})
     return pd.DataFrame(rows).round(2).to_csv(index=False, lineterminator="\n")
 
 

@@ -12,9 +12,26 @@ from lightning_fabric.plugins import MixedPrecision
 
 from attnsem import StudyError, losses, stages
 from attnsem.backbones import Backbone
+from attnsem.datasets import scenes
+from attnsem.datasets.prepared import prepare
 
-QUICK = {"dataset": "scenes", "epochs": 2, "lr_step": 1, "batch_size": 2, "precision": "16-mixed", "device": "cpu"}
+SIZES = {"train_size": 40, "image_size": 32}  # float16 is slow on a CPU
+QUICK = {
+    "dataset": "scenes",
+    "epochs": 2,
+    "lr_step": 1,
+    "batch_size": 2,
+    "precision": "16-mixed",
+    "device": "cpu",
+} | SIZES
 TOO_LARGE = 2.0**24  # a loss of a few units times this is beyond float16
+
+
+@pytest.fixture(scope="module")
+def scenes_data(tmp_path_factory):
+    data = tmp_path_factory.mktemp("data")
+    prepare(scenes.load(train=24, val=8, test=32), data=data, **SIZES)
+    return data
 
 
 @pytest.fixture

@@ -93,12 +93,20 @@ PROGRAMS = {name: f"import {name}" for name in WITHOUT_TORCH}
 PROGRAMS |= {path.stem: import_cells(path) for path in LIGHT_NOTEBOOKS}
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_what_prepares_or_reads_results_imports_no_torch(name):
-    assert "import attnsem" in PROGRAMS[name] or "from attnsem" in PROGRAMS[name]
-    heavy = ("torch", "torchvision", "lightning_fabric", "timm")
-    program = f"{PROGRAMS[name]}\nimport sys\nprint([name for name in {heavy} if name in sys.modules])"
-    assert run(program).strip() == "[]"
+IN_TURN = """
+import sys
+for name, program in {programs}.items():
+    exec(program, {{}})
+    if loaded := [name for name in ("torch", "torchvision", "lightning_fabric", "timm") if name in sys.modules]:
+        sys.exit(f"{{name}} imports {{loaded}}")
+"""
+
+
+def test_what_prepares_or_reads_results_imports_no_torch():
+    assert all("import attnsem" in program or "from attnsem" in program for program in PROGRAMS.values())
+    run(IN_TURN.format(programs=PROGRAMS))
+    with pytest.raises(AssertionError, match=r"attnsem\.model imports \['torch'"):
+        run(IN_TURN.format(programs=PROGRAMS | {"attnsem.model": "import attnsem.model"}))
 
 
 BLOCKED = """
