@@ -57,8 +57,9 @@ def readings(targets: np.ndarray, scores: np.ndarray, labels: Sequence[str]) -> 
     if len(labels) != len(ranked.targets):
         raise StudyError(f"There are {len(labels)} label names for {len(ranked.targets)} columns of scores.")
     rows = pd.MultiIndex.from_product([INTERPOLATIONS, DIFFICULT], names=["interpolation", "difficult"])
-    ap = [100 * _average_precision(ranked, *reading) for reading in rows]
-    table = pd.DataFrame(ap, index=rows, columns=list(labels))
+    counted = DIFFICULT if -1 in ranked.targets else DIFFICULT[:1]  # without difficult ones all three are one
+    ap = {(name, of): 100 * _average_precision(ranked, name, of) for name in INTERPOLATIONS for of in counted}
+    table = pd.DataFrame([ap.get(row, ap[row[0], DIFFICULT[0]]) for row in rows], index=rows, columns=list(labels))
     return table.assign(mAP=table.mean(axis=1), labels_without_positives=table.isna().sum(axis=1))
 
 
