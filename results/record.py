@@ -48,7 +48,8 @@ other backbones than the paper's.
 - `<grid>/<data set>/<row>/seed<k>/stage<n>`: a run. `scores.npz` has the logits of the test images (float16),
   `metrics.json` the nine readings of AP (of the full logits), `history.csv` an epoch a line, `manifest.json`
   parameters, revision, versions, machine, seconds and checksums. Equal scores are there once: the other runs have none,
-  and their manifests name in `scores_of` the run that has them.
+  and their manifests name in `scores_of` the run that has them. Where `scores_left_out` is there, they have gone for
+  room, and tables are made without that run.
 - `<grid>/<data set>/images.npz`: the test images' ids, labels and targets, once for all score files.
 - `<grid>/more`: other systems that another machine has run, on a stage 1 of its own; the grid's tables show them.
 - `<grid>/val` and `<grid>/more/val`: runs by which schedules were chosen, without scores; `stage<n>-draws.json` has
@@ -142,6 +143,12 @@ def keep_each(folder: Path) -> None:
             write_json(path, manifest)
 
 
+def leave_out(run: Run) -> None:
+    """Drops a recorded run's scores, for room. Its manifest says so, and tables are made without it."""
+    write_json(run.folder / "manifest.json", run.manifest | {"scores_left_out": True})
+    (run.folder / "scores.npz").unlink(missing_ok=True)
+
+
 def compare(results: Path = ROOT / "results", name: str | None = None) -> None:
     """Writes <grid>/<dataset>/differences-stage<n>.csv, every row vs. those of OTHERS and OF_GROUP, gain and claims.
 
@@ -232,7 +239,7 @@ def recorded_stages(results: Path = ROOT / "results") -> str:
         row |= {sign: parts.get(part) for part, sign in PARTS.items()}
         row |= {name: readings[f"{name} ignore"] for name in ("11-point", "all-point")}
         row |= {"other system": readings["none ignore"]} if "system" in run.manifest else {}
-        rows.append(row | {"lowest of nine": min(readings.values())})
+        rows.append(row | {"lowest of nine": min(value for value in readings.values() if value is not None)})
     return pd.DataFrame(rows).round(2).to_csv(index=False, lineterminator="\n")
 
 

@@ -9,7 +9,9 @@ import re
 import subprocess
 import sys
 import tempfile
+import traceback
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -35,6 +37,8 @@ def pool():
 
 
 def preload():
+    os.chdir(ROOT)
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for name in ("snakemake.cli", "grids.log", "attnsem.analysis.systems", "attnsem.datasets.prepared"):
         import_module(name)
 
@@ -47,13 +51,14 @@ def forked(arguments):
             try:
                 os.dup2(said.fileno(), 1)
                 os.dup2(said.fileno(), 2)
-                os.chdir(ROOT)
-                os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
                 import_module("snakemake.cli").main(arguments)
             except SystemExit as ended:
-                code = ended.code
+                code = int(ended.code or 0)
+            except BaseException:
+                traceback.print_exc()
             finally:
-                sys.stdout.flush()
+                with suppress(Exception):
+                    sys.stdout.flush()
                 os._exit(code)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         said.seek(0)
@@ -126,6 +131,14 @@ def test_what_was_chosen_is_what_the_seeds_are_trained_with(tmp_path):
     code, told = snakemake("-np", runs=str(tmp_path / "my runs"), rows=["baseline"], last=3, search={1: 12})
     assert code == 0, told
     assert f"-p seed 0 -f '{tmp_path}/my runs/val/scenes/densenet/stage1.json'" in told
+
+
+def test_the_plan_of_the_makefiles_command():
+    """Snakemake started anew, as a user does, which takes seconds; the other tests fork one that is there."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command, environment = ["snakemake", "-n", "--configfile", "grids/scenes.yaml"], os.environ | {"PATH": path}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "03_train_stage3" in done.stdout + done.stderr, done.stderr
 
 
 def test_folders_may_be_called_by_a_number():

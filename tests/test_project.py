@@ -98,5 +98,7 @@ def test_a_table_that_is_not_of_the_scores_is_named(monkeypatch):
 def test_recorded_scores_are_those_their_manifests_name():
     for path in (ROOT / "results").rglob("manifest.json"):
         scores, manifest = Run(path.parent).score_file, read_json(path)
+        if "scores_left_out" in manifest:
+            continue
         if scores.exists() or manifest["parameters"]["test_split"] == "test":
             assert checksum(scores) == manifest["scores_sha256"], path

@@ -96,6 +96,8 @@ PROGRAMS |= {path.stem: import_cells(path) for path in LIGHT_NOTEBOOKS}
 IN_TURN = """
 import sys
 for name, program in {programs}.items():
+    for module in [name for name in sys.modules if name.partition(".")[0] == "attnsem"]:
+        del sys.modules[module]
     exec(program, {{}})
     if loaded := [name for name in ("torch", "torchvision", "lightning_fabric", "timm") if name in sys.modules]:
         sys.exit(f"{{name}} imports {{loaded}}")
@@ -103,6 +105,7 @@ for name, program in {programs}.items():
 
 
 def test_what_prepares_or_reads_results_imports_no_torch():
+    assert len(PROGRAMS) == len(WITHOUT_TORCH) + 5
     assert all("import attnsem" in program or "from attnsem" in program for program in PROGRAMS.values())
     run(IN_TURN.format(programs=PROGRAMS))
     with pytest.raises(AssertionError, match=r"attnsem\.model imports \['torch'"):

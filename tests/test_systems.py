@@ -63,6 +63,7 @@ def test_a_system_leaves_a_run_like_any_other_row(place):
         manifest["parent_sha256"] == Run(place["runs"] / "scenes/densenet/seed0/stage1").manifest["checkpoint_sha256"]
     )
     row = tables.read_rows(place["runs"], "scenes", 3)["CNN-SVM"]
+    assert "CNN-SVM" not in tables.selection(place["runs"], "scenes", 3).index  # it has no epochs
     scores = run.scores()
     ap = average_precision_score(scores["targets"][:, 0], scores["scores"][:, 0])
     assert row.ap().iloc[0, 0] == pytest.approx(100 * ap)

@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 
-from attnsem import metrics, stages
+from attnsem import StudyError, metrics, stages
 from attnsem.analysis import tables
 from attnsem.runs import Run
-from results.record import record
+from results.record import leave_out, record
 from tests import verify
 
 QUICK = {"dataset": "scenes", "epochs": 1, "batch_size": 8, "precision": "32-true", "device": "cpu"}
@@ -74,6 +74,7 @@ def test_a_whole_chain(home):
             "cannot be read",
         ),
         (lambda home: (home / "results/one" / FIRST / "metrics.json").write_text("{"), "cannot be read"),
+        (lambda home: (home / "results/one" / FIRST / "scores.npz").unlink(), "scores.npz is gone"),
         (lambda home: lend(home, "scenes/att/seed0/stage3"), "stage3, which has none"),
         (lambda home: (home / "one" / FIRST / "checkpoint.pt").write_bytes(b""), "is not the checkpoint"),
         (lambda home: (home / "one" / FIRST / "checkpoint.pt").unlink(), "there is no checkpoint"),
@@ -89,6 +90,13 @@ def test_a_broken_link_is_named(home, breaks, says):
     breaks(home)
     broken = sentences(home)
     assert any(says in sentence for sentence in broken), broken
+
+
+def test_a_run_whose_scores_are_left_out_is_whole_and_in_no_table(home):
+    leave_out(Run(home / "results/one" / FIRST))
+    assert sentences(home) == []
+    with pytest.raises(StudyError, match="has no complete run of scenes"):
+        tables.read_rows(home / "results/one", "scenes", 3)
 
 
 def test_a_metric_that_is_not_the_scores(home):

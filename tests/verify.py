@@ -79,6 +79,8 @@ def broken_scores(run: Run) -> Iterator[str]:
     if not scores.exists():
         if "scores_of" in run.manifest:
             yield f"its scores are those of {scores.parent}, which has none"
+        elif run.settings.test_split == "test" and "scores_left_out" not in run.manifest:
+            yield "scores.npz is gone"
         return
     if checksum(scores) != run.manifest["scores_sha256"]:
         yield "scores.npz is not the file that its manifest names"

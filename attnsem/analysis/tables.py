@@ -136,8 +136,9 @@ def score_files(settings: Settings, folder: Path) -> dict[str, Path]:
 
 
 def complete_files(part: Path, stage: int) -> dict[str, Path]:
-    runs = part.glob(f"seed*/stage{stage}")
-    return {run.parent.name: run / "scores.npz" for run in sorted(runs) if Run(run).complete}
+    runs = [Run(folder) for folder in sorted(part.glob(f"seed*/stage{stage}"))]
+    found = [run.folder for run in runs if run.complete and run.score_file.exists()]
+    return {folder.parent.name: folder / "scores.npz" for folder in found}
 
 
 def fused(name: str, folder: Path, dataset: str) -> Row:
@@ -254,7 +255,7 @@ def selection(runs: str | Path, dataset: str, stage: int) -> pd.DataFrame:
     """
     table, folder = {}, rooted(runs)
     for row in read_rows(runs, dataset, stage).values():
-        if not row.files or row.name in FUSED:
+        if not row.files or row.name in FUSED or row.group == systems.GROUP:
             continue
         test = Run(row.files[0][0].parent)
         place = test.folder.relative_to(folder)
