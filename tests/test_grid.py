@@ -28,6 +28,7 @@ from attnsem.files import ROOT, write_json
 from grids import execute, log
 
 GRIDS = sorted((ROOT / "grids").glob("*.yaml"))
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # this Python's papermill is the first
 
 
 @cache
@@ -38,7 +39,7 @@ def pool():
 
 def preload():
     os.chdir(ROOT)
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    os.environ["PATH"] = PATH
     for name in ("snakemake.cli", "grids.log", "attnsem.analysis.systems", "attnsem.datasets.prepared"):
         import_module(name)
 
@@ -135,8 +136,7 @@ def test_what_was_chosen_is_what_the_seeds_are_trained_with(tmp_path):
 
 def test_the_plan_of_the_makefiles_command():
     """Snakemake started anew, as a user does, which takes seconds; the other tests fork one that is there."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    command, environment = ["snakemake", "-n", "--configfile", "grids/scenes.yaml"], os.environ | {"PATH": path}
+    command, environment = ["snakemake", "-n", "--configfile", "grids/scenes.yaml"], os.environ | {"PATH": PATH}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and "03_train_stage3" in done.stdout + done.stderr, done.stderr
 
