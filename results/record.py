@@ -144,7 +144,7 @@ def keep_each(folder: Path) -> None:
 
 
 def leave_out(run: Run) -> None:
-    """Drops a recorded run's scores, for room, until it is recorded anew. Its manifest says so; tables are made without it."""
+    """Drops a recorded run's scores, for room, until it is recorded anew. Its manifest says so, and no table has it."""
     write_json(run.folder / "manifest.json", run.manifest | {"scores_left_out": True})
     (run.folder / "scores.npz").unlink(missing_ok=True)
 
