@@ -48,8 +48,8 @@ other backbones than the paper's.
 - `<grid>/<data set>/<row>/seed<k>/stage<n>`: a run. `scores.npz` has the logits of the test images (float16),
   `metrics.json` the nine readings of AP (of the full logits), `history.csv` an epoch a line, `manifest.json`
   parameters, revision, versions, machine, seconds and checksums. Equal scores are there once: the other runs have none,
-  and their manifests name in `scores_of` the run that has them. Where `scores_left_out` is there, they have gone for
-  room, and tables are made without that run.
+  and their manifests name in `scores_of` the run that has them; so where α ends at 1, for ŷ is y′ then. Where
+  `scores_left_out` is there, they have gone for room, and tables are made without that run.
 - `<grid>/<data set>/images.npz`: the test images' ids, labels and targets, once for all score files.
 - `<grid>/more`: other systems that another machine has run, on a stage 1 of its own; the grid's tables show them.
 - `<grid>/val` and `<grid>/more/val`: runs by which schedules were chosen, without scores; `stage<n>-draws.json` has
@@ -124,13 +124,20 @@ def record_images(images: dict[str, np.ndarray], path: Path) -> None:
 
 
 def keep_once(folder: Path) -> None:
-    """Of a data set's runs with equal scores the first stage's first keeps them; manifests of the others name it."""
+    """Of a data set's runs with equal scores the first stage's first keeps them; manifests of the others name it.
+
+    tables.same_as says where they are those of stage 1 but for rounding.
+    """
     kept = {}
     for path in sorted(folder.rglob("scores.npz"), key=lambda path: (path.parent.name, path)):
-        keeper = kept.setdefault(checksum(path), path.parent)
-        if keeper != path.parent:
-            manifest = read_json(path.with_name("manifest.json"))
-            write_json(path.with_name("manifest.json"), manifest | {"scores_of": keeper.relative_to(folder).as_posix()})
+        run = Run(path.parent)
+        keeper = tables.same_as(run).score_file.parent
+        if keeper == run.folder:
+            keeper = kept.setdefault(checksum(path), run.folder)
+        if keeper != run.folder:
+            manifest = run.manifest | {"scores_sha256": checksum(keeper / "scores.npz")}
+            manifest["scores_of"] = keeper.relative_to(folder).as_posix()
+            write_json(run.folder / "manifest.json", manifest)
             path.unlink()
 
 

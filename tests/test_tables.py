@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, precision_score
 from attnsem import StudyError
 from attnsem.analysis import claims, published, report, tables
 from attnsem.analysis.rows import REPAIR, ROWS, settings_of
-from attnsem.files import checksum, write_arrays, write_json
+from attnsem.files import checksum, read_arrays, write_arrays, write_json
 from attnsem.runs import NAMED, Run
 from results import record
 from tests import verify
@@ -238,8 +238,13 @@ def test_recording_keeps_the_scores_of_test_in_float16(runs, tmp_path):
 def test_equal_scores_are_recorded_once(runs, tmp_path):
     shutil.copytree(runs, tmp_path / "runs")
     first = tmp_path / "runs/scenes/densenet/seed0/stage1"
-    for row in ("proposed", "se"):  # as where α ends at 1
+    for row in ("proposed", "se"):
         shutil.copy(first / "scores.npz", tmp_path / f"runs/scenes/{row}/seed0/stage3")
+    rounded = tmp_path / "runs/scenes/se/seed0/stage3"  # by a GPU, in batches of another size, where α ends at 1
+    write_arrays(
+        rounded / "scores.npz", (arrays := read_arrays(first / "scores.npz")) | {"scores": arrays["scores"] + 0.01}
+    )
+    pd.DataFrame({"epoch": [1], "loss": [1], "alpha": [1.0]}).to_csv(rounded / "history.csv")
     record.record(tmp_path / "runs", "here", tmp_path / "results")
     folder = tmp_path / "results/here/scenes"
     for row in ("proposed", "se"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from attnsem import StudyError, metrics
+from attnsem import StudyError, metrics, paper
 from attnsem.analysis import statistics, systems
 from attnsem.analysis.rows import BASELINE, GROUPS, POOLING, ROWS, choice_path, settings_of, stages_of
 from attnsem.files import read_json, rooted
@@ -84,7 +84,17 @@ def written(path: Path) -> int:
 @cache
 def scores_at(path: Path, time: int) -> dict[str, np.ndarray]:
     """As the file was written at that time: the same notebook may read it again after another training."""
-    return Run(path.parent).scores()
+    return same_as(Run(path.parent)).scores()
+
+
+def same_as(run: Run) -> Run:
+    """The run that has its scores: where α ends at 1 in stage 3, ŷ is stage 1's y′, which a GPU may round otherwise."""
+    settings = first = run.settings
+    while before := paper.before(first):
+        first = before
+    parent = Run.of(first, run.folder.parents[3])
+    ends_at_1 = settings.stage == 3 and run.history.iloc[-1].get("alpha") == 1
+    return parent if ends_at_1 and parent.complete and parent.score_file.exists() else run
 
 
 def logits(files: tuple[Path, ...], weights: tuple[float, ...] = (1.0,)) -> tuple[np.ndarray, np.ndarray]:
@@ -112,10 +122,8 @@ def read_rows(runs: str | Path, dataset: str, stage: int) -> dict[str, Row]:
                 files = tuple((path,) for path in score_files(settings, folder).values())
                 rows[name] = Row(group, name, files)
     if not any(row.files for row in rows.values()):
-        raise StudyError(
-            f"{folder} has no complete run of {dataset} up to stage {stage}; name a folder that has by -p runs, or run "
-            "a grid (README.md)"
-        )
+        remedy = "name a folder that has by -p runs, or run a grid (README.md)"
+        raise StudyError(f"{folder} has no complete run of {dataset} up to stage {stage}; {remedy}")
     rows |= {name: fused(name, folder, dataset) for name in FUSED}
     rows = dict(sorted(rows.items(), key=lambda item: list(GROUPS).index(item[1].group)))
     return rows | system_rows(folder, dataset)
@@ -181,15 +189,13 @@ def by_label(rows: Iterable[Row]) -> pd.DataFrame:
 
 
 def precision_recall_f1(rows: Iterable[Row]) -> pd.DataFrame:
-    """CP, CR, CF1, OP, OR and OF1 (%), mean over seeds: a row a table's row that has been run; columns (threshold,
-    metric). From the score files, also of runs recorded before metrics.json had them."""
+    """CP, CR, CF1, OP, OR and OF1 (%), mean over seeds: a row a row that has been run; columns (threshold, metric)."""
     table = {row.name: row.precision_recall_f1().T.unstack() for row in rows if row.files}
     return pd.DataFrame(table).T.rename_axis("row")
 
 
 def difference(row: Row, other: Row) -> dict[str, float]:
-    """Δ mAP over the seeds that both have: mean, 95 % interval over images and seeds, standard deviation over seeds,
-    and their number."""
+    """Δ mAP over the seeds that both have: mean, 95 % interval over images and seeds, standard deviation, seeds."""
     estimate, by_seed = estimated(row, other, lambda delta: np.nanmean(delta, axis=-1))
     low, high = estimate.interval
     spread = {"sd of seeds": by_seed.std(ddof=1) if len(by_seed) > 1 else np.nan, "seeds": len(by_seed)}
@@ -230,8 +236,7 @@ def seed_differences(rows: Iterable[Row], other: Row) -> pd.DataFrame:
 
 
 def draws(runs: str | Path, dataset: str, stage: int) -> pd.DataFrame:
-    """What a search on val has tried (analysis/search.py): a line a draw, by row; lr, epochs, weight_decay, mAP and,
-    where there is one, α at the end."""
+    """What a search on val has tried (analysis/search.py): a line a draw, by row; what was drawn, mAP, the last α."""
     parts = []
     for name, row in ROWS.items():
         if stage in stages_of(row, stage):
@@ -249,10 +254,8 @@ def best_so_far(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def selection(runs: str | Path, dataset: str, stage: int) -> pd.DataFrame:
-    """mAP (%) of the first seed on test at the last epoch, at the epoch that val picks, and at the one that test picks.
-
-    val: the run of the same learning rate that was trained on `train`.
-    """
+    """mAP (%) of the first seed on test at the last epoch, at the one that test picks, and at the one that val picks in
+    the run of the same learning rate that was trained on `train`."""
     table, folder = {}, rooted(runs)
     for row in read_rows(runs, dataset, stage).values():
         if not row.files or row.name in FUSED or row.group == systems.GROUP:
