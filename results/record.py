@@ -29,7 +29,7 @@ from attnsem.files import ROOT, checksum, read_arrays, read_json, rooted, write,
 from attnsem.runs import Run
 
 SEEDS = 5
-COPIED = ("history.csv", "metrics.json")
+DIGITS = 4  # of recorded metrics: a hundredth of what pages show
 OTHERS = (BASELINE, LONGER, FUSED_POOLING, "se, α fixed", PRINTED, REPAIR)  # what the rows are compared with
 OF_GROUP = {"future work": (REPAIR, f"{REPAIR}, semantic loss")}  # what those of a group are compared with besides
 PAGE = """# Results
@@ -46,10 +46,11 @@ other backbones than the paper's.
 - `<grid>/<data set>/localisation_*.csv`, `squeeze_*`, `agreement_*`, `planted_*`, `scale_*`, `company_*`,
   `influence_*`: the numbers behind notebooks 09 and 10, some of them of rows whose runs are not kept.
 - `<grid>/<data set>/<row>/seed<k>/stage<n>`: a run. `scores.npz` has the logits of the test images (float16),
-  `metrics.json` the nine readings of AP (of the full logits), `history.csv` an epoch a line, `manifest.json`
-  parameters, revision, versions, machine, seconds and checksums. Equal scores are there once: the other runs have none,
-  and their manifests name in `scores_of` the run that has them; so where α ends at 1, for ŷ is y′ then. Where
-  `scores_left_out` is there, they have gone for room, and tables are made without that run.
+  `metrics.json` the nine readings of AP (of the full logits, to four digits), `history.csv` an epoch a line,
+  `manifest.json` parameters, revision, versions, machine, seconds and checksums. Equal scores are there once: the other
+  runs have none, and their manifests name in `scores_of` the run that has them. So where α ends at 1: ŷ is y′, and
+  stage 1's are kept, from which a GPU's own differ by rounding. Where `scores_left_out` is there, they have gone for
+  room, and tables are made without that run.
 - `<grid>/<data set>/images.npz`: the test images' ids, labels and targets, once for all score files.
 - `<grid>/more`: other systems that another machine has run, on a stage 1 of its own; the grid's tables show them.
 - `<grid>/val` and `<grid>/more/val`: runs by which schedules were chosen, without scores; `stage<n>-draws.json` has
@@ -84,7 +85,7 @@ def record(runs: Path, name: str, results: Path = ROOT / "results") -> None:
 
     Of the scores those of what the stage trains, in float16, and none of runs on val; the manifest then names that
     file's checksum, and keeps the full one's. Test images are the same for all: <dataset>/images.npz, and equal scores
-    are there once. metrics.json is from the full scores.
+    are there once. metrics.json is from the full scores, to DIGITS.
     """
     complete = sorted(set(runs.rglob("manifest.json")) - set(runs.glob("**/val/draw*/**/manifest.json")))
     if not complete:
@@ -93,10 +94,9 @@ def record(runs: Path, name: str, results: Path = ROOT / "results") -> None:
         keep_each(path.parent)
     for path in complete:
         run, target = Run(path.parent), results / name / recorded_place(path.parent.relative_to(runs))
-        for file in COPIED:
-            if not (run.folder / file).exists():  # what trains without epochs has no history
-                continue
-            write(target / file, lambda partial, source=run.folder / file: shutil.copyfile(source, partial))
+        write_json(target / "metrics.json", rounded(read_json(run.folder / "metrics.json")))
+        if (history := run.folder / "history.csv").exists():  # what trains without epochs has none
+            write(target / history.name, lambda partial, source=history: shutil.copyfile(source, partial))
         manifest = run.manifest
         if run.settings.test_split == "test":
             scores = run.scores()
@@ -109,6 +109,13 @@ def record(runs: Path, name: str, results: Path = ROOT / "results") -> None:
         keep_once(path.parent)
     for path in sorted(runs.glob("**/val/*/*/stage*.json")):
         write_json(results / name / recorded_place(path.relative_to(runs)), read_json(path))
+
+
+def rounded(content: object) -> object:
+    """A JSON file's content with its numbers rounded to DIGITS."""
+    if isinstance(content, dict):
+        return {key: rounded(value) for key, value in content.items()}
+    return round(content, DIGITS) if isinstance(content, float) else content
 
 
 def recorded_place(place: Path) -> Path:
@@ -126,7 +133,7 @@ def record_images(images: dict[str, np.ndarray], path: Path) -> None:
 def keep_once(folder: Path) -> None:
     """Of a data set's runs with equal scores the first stage's first keeps them; manifests of the others name it.
 
-    tables.same_as says where they are those of stage 1 but for rounding.
+    Equal is what tables.same_as says too.
     """
     kept = {}
     for path in sorted(folder.rglob("scores.npz"), key=lambda path: (path.parent.name, path)):
@@ -152,8 +159,10 @@ def keep_each(folder: Path) -> None:
 
 def leave_out(run: Run) -> None:
     """Drops a recorded run's scores, for room, until it is recorded anew. Its manifest says so, and no table has it."""
+    keep_each(run.folder.parents[2])
     write_json(run.folder / "manifest.json", run.manifest | {"scores_left_out": True})
     (run.folder / "scores.npz").unlink(missing_ok=True)
+    keep_once(run.folder.parents[2])
 
 
 def compare(results: Path = ROOT / "results", name: str | None = None) -> None:

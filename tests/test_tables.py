@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, precision_score
 from attnsem import StudyError
 from attnsem.analysis import claims, published, report, tables
 from attnsem.analysis.rows import REPAIR, ROWS, settings_of
-from attnsem.files import checksum, read_arrays, write_arrays, write_json
+from attnsem.files import checksum, read_arrays, read_json, write_arrays, write_json
 from attnsem.runs import NAMED, Run
 from results import record
 from tests import verify
@@ -32,7 +32,7 @@ def leave(folder, row, seed, quality, stage=3, **parameters):
     scores = (quality * targets + noise).astype(np.float32)
     described = {"ids": np.arange(300).astype(str), "labels": np.array(LABELS), "targets": targets}
     write_arrays(run.folder / "scores.npz", described | {"scores": scores, "semantic": scores})
-    write_json(run.folder / "metrics.json", {"mAP": 1.0, "parts": {"semantic": 2.0}, "readings": {}})
+    write_json(run.folder / "metrics.json", {"mAP": 1.23456, "parts": {"semantic": 2.0}, "readings": {}})
     manifest = dict.fromkeys(NAMED) | {"parameters": settings.model_dump()}
     manifest["scores_sha256"] = checksum(run.folder / "scores.npz")
     write_json(run.folder / "manifest.json", manifest)
@@ -229,6 +229,7 @@ def test_recording_keeps_the_scores_of_test_in_float16(runs, tmp_path):
     full = Run(runs / "scenes/proposed/seed0/stage3")
     assert copy.scores()["scores"].dtype == np.float16 and "semantic" not in copy.scores()
     assert copy.scores()["scores"] == pytest.approx(full.scores()["scores"], rel=1e-3)
+    assert read_json(copy.folder / "metrics.json") == {"mAP": 1.2346, "parts": {"semantic": 2.0}, "readings": {}}
     assert copy.manifest["scores_sha256"] == checksum(copy.folder / "scores.npz")
     assert copy.manifest["full_scores_sha256"] == full.manifest["scores_sha256"]
     assert not (tmp_path / "here/val/lr0.02/scenes/proposed/seed0/stage3/scores.npz").exists()
@@ -240,11 +241,9 @@ def test_equal_scores_are_recorded_once(runs, tmp_path):
     first = tmp_path / "runs/scenes/densenet/seed0/stage1"
     for row in ("proposed", "se"):
         shutil.copy(first / "scores.npz", tmp_path / f"runs/scenes/{row}/seed0/stage3")
-    rounded = tmp_path / "runs/scenes/se/seed0/stage3"  # by a GPU, in batches of another size, where α ends at 1
-    write_arrays(
-        rounded / "scores.npz", (arrays := read_arrays(first / "scores.npz")) | {"scores": arrays["scores"] + 0.01}
-    )
-    pd.DataFrame({"epoch": [1], "loss": [1], "alpha": [1.0]}).to_csv(rounded / "history.csv")
+    arrays = read_arrays(first / "scores.npz")
+    rounded = arrays | {"scores": arrays["scores"] + 0.01}  # by a GPU, in batches of another size, where α ends at 1
+    write_arrays(tmp_path / "runs/scenes/se/seed0/stage3/scores.npz", rounded)
     record.record(tmp_path / "runs", "here", tmp_path / "results")
     folder = tmp_path / "results/here/scenes"
     for row in ("proposed", "se"):
@@ -274,6 +273,23 @@ def test_a_run_does_not_lose_its_scores_where_the_one_that_keeps_them_is_recorde
     shutil.rmtree(tmp_path / "runs/scenes/densenet")
     record.record(tmp_path / "runs", "here", tmp_path / "results")
     assert (other.scores()["scores"] == before).all() and (keeper.scores()["scores"] != before).any()
+
+
+def test_a_row_keeps_its_scores_where_the_stage_1_that_has_them_is_recorded_anew(runs, tmp_path):
+    stage = tmp_path / "runs/scenes/densenet/seed0/stage1"
+    shutil.copytree(runs / "scenes/densenet/seed0/stage1", stage)
+    shutil.copytree(runs / "scenes/se/seed0/stage3", tmp_path / "runs/scenes/se/seed0/stage3")
+    shutil.copy(stage / "scores.npz", tmp_path / "runs/scenes/se/seed0/stage3")
+    record.record(tmp_path / "runs", "here", tmp_path / "results")
+    row = Run(tmp_path / "results/here/scenes/se/seed0/stage3")
+    before = row.scores()["scores"]
+    assert row.manifest["scores_of"] == "densenet/seed0/stage1"
+    shutil.copy(runs / "scenes/densenet/seed1/stage1/scores.npz", stage)
+    shutil.rmtree(tmp_path / "runs/scenes/se")
+    record.record(tmp_path / "runs", "here", tmp_path / "results")
+    assert (row.scores()["scores"] == before).all() and "scores_of" not in row.manifest
+    record.leave_out(row)
+    assert not row.score_file.exists() and row.manifest["scores_left_out"]
 
 
 def test_a_table_of_ones_own_has_no_claims_on_labels_of_the_papers_data():

@@ -169,9 +169,8 @@ def claims_shown(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def gain_lines(table: pd.DataFrame) -> pd.DataFrame:
-    return table[["what"]].assign(
-        **{"Δ mAP (95 % CI)": table.apply(delta, axis=1), "seeds": table["seeds"].astype(int)}
-    )
+    columns = {"Δ mAP (95 % CI)": table.apply(delta, axis=1), "seeds": table["seeds"].astype(int)}
+    return table[["what"]].assign(**columns)
 
 
 def subject(rows: dict[str, tables.Row], dataset: str, stage: int) -> str:
