@@ -16,7 +16,7 @@ from sklearn.svm import SVC, LinearSVC
 from torch import nn
 from torch.nn.functional import interpolate
 
-from attnsem import NotFiniteError, StudyError, stages
+from attnsem import NotFiniteError, StudyError, paper, stages
 from attnsem.analysis import published, tables
 from attnsem.analysis.rows import REPAIR
 from attnsem.analysis.systems import SYSTEMS, System, aiacnn, comparison, gradient, module_of
@@ -335,7 +335,8 @@ def a_row(name, scores, targets, folder):
         path = folder / name / f"seed{seed}" / "stage1" / "scores.npz"
         ids, labels = np.arange(len(targets)).astype(str), np.array(["sun", "sea"])
         write_arrays(path, {"ids": ids, "labels": labels, "targets": targets, "scores": part.astype(np.float32)})
-        write_json(path.with_name("manifest.json"), dict.fromkeys(NAMED))
+        parameters = paper.settings(1, dataset="scenes", seed=seed).model_dump()
+        write_json(path.with_name("manifest.json"), dict.fromkeys(NAMED) | {"parameters": parameters})
         files.append((path,))
     return tables.Row("", name, tuple(files))
 
