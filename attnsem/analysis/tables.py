@@ -96,7 +96,7 @@ def same_as(run: Run) -> Run:
     parent = Run.of(first, run.folder.parents[3])
     if run.settings.stage != 3 or not parent.complete or not parent.score_file.exists():
         return run
-    ours, its = (one.scores()["scores"].astype(np.float32) for one in (run, parent))
+    ours, its = (arrays["scores"].astype(np.float32) for arrays in (run.scores(), read_scores(parent.score_file)))
     return parent if ours.shape == its.shape and np.allclose(ours, its, rtol=2**-8, atol=2**-5) else run
 
 
