@@ -13,6 +13,7 @@ from attnsem import StudyError
 from attnsem.analysis import claims, tables
 from attnsem.analysis.report import (
     FUSED_POOLING,
+    KINDS,
     PRINTED,
     claim_lines,
     claims_shown,
@@ -28,7 +29,7 @@ from attnsem.analysis.rows import BASELINE, LONGER, REPAIR
 from attnsem.files import ROOT, checksum, read_arrays, read_json, rooted, write, write_arrays, write_json, write_table
 from attnsem.runs import Run
 
-SEEDS = 5
+SEEDS = 4
 DIGITS = 4  # of recorded metrics: a hundredth of what pages show
 OTHERS = (BASELINE, LONGER, FUSED_POOLING, "se, α fixed", PRINTED, REPAIR)  # what the rows are compared with
 OF_GROUP = {"future work": (REPAIR, f"{REPAIR}, semantic loss")}  # what those of a group are compared with besides
@@ -260,28 +261,51 @@ def recorded_stages(results: Path = ROOT / "results") -> str:
 
 
 def with_results(text: str) -> str:
-    """The README's text with its marked part, the paper's claims on the paper's backbone, written anew: of data sets
-    for which it states a gain, and grids that have the SEEDS of what a sentence may discuss."""
-    stated = [place for place in places() if claims.stated_gain(place[1]) and on_the_papers_backbone(*place)]
-    shown = [place for place in sorted(stated, key=order) if len(tables.seeds(tables.read_rows(*place))) >= SEEDS]
-    lines = [claim_lines(claims_shown(compared(*place, "claims"))) for place in shown]
-    for (_, dataset, _), table in zip(shown, lines, strict=True):
-        if dataset != shown[0][1]:
-            table["claim"] = f"{dataset}: " + table["claim"]
-    table = pd.concat(lines).drop(columns=["rows", "p (Holm)"]).drop_duplicates(["claim", "α"])  # of the first grid
-    trust = table.pop("trust").where(table["verdict"].isin(["supported", "contradicted"]), "")
-    table["verdict"] = (table["verdict"] + ", " + trust).str.removesuffix(", ")
-    cells = table.pop("from its cells").map("({})".format).replace("()", "")
-    table.insert(2, "printed (cells)", (table.pop("printed") + " " + cells).str.strip())
-    headings = {}
-    for place in shown:
-        headings.setdefault(heading(*place), []).append(place[0].name)
-    title = "; ".join(f"{' and '.join(names)}, {of}" for of, names in headings.items())
-    if table["seeds"].nunique() == 1:
-        title += f"; {table.pop('seeds').iloc[0]} seeds"
-    title = f"**{title}**\n\n{as_markdown(table)}"
+    """The README's text with its marked part, the paper's claims on the paper's backbone, written anew."""
+    title, table = first_claims()
     before, rest = text.split(MARKS[0])
-    return before + MARKS[0] + title + MARKS[1] + rest.split(MARKS[1])[1]
+    return f"{before}{MARKS[0]}{title}\n\n{as_markdown(table)}{MARKS[1]}{rest.split(MARKS[1])[1]}"
+
+
+def first_claims(results: Path = ROOT / "results") -> tuple[str, pd.DataFrame]:
+    """Which grids decide the paper's claims, and a line a claim (named once) and kind of reading of α, with a column
+    where stage 1 trained the backbone and one where not.
+
+    They are of data sets for which the paper states a gain, and have SEEDS and the data set's largest images. Of two
+    that have a claim the one with more seeds shows it.
+    """
+    stated = [place for place in places(results) if claims.stated_gain(place[1]) and on_the_papers_backbone(*place)]
+    rows = {place: tables.read_rows(*place) for place in sorted(stated, key=order)}
+    seeds = {place: len(tables.seeds(of)) for place, of in rows.items()}
+    pixels = {place: Run(of[BASELINE].files[0][0].parent).settings.image_size for place, of in rows.items()}
+    largest = {dataset: max(pixels[place] for place in rows if place[1] == dataset) for _, dataset, _ in rows}
+    lines, names = [], {}
+    for place in (place for place in rows if seeds[place] >= SEEDS and pixels[place] == largest[place[1]]):
+        names.setdefault(f"{heading(*place)}, {seeds[place]} seeds", []).append(place[0].name)
+        trained = "frozen" if "frozen" in tables.backbone(rows[place], place[2]) else "fine-tuned"
+        shown = claims_shown(compared(*place, "claims"))
+        cells = [claim_cell(line, seeds[place]) for line in claim_lines(shown).to_dict("records")]
+        prefix = "" if place[1] == next(iter(rows))[1] else f"{place[1]}: "
+        lines += [cell | {"claim": prefix + cell["claim"], "trained": trained} for cell in cells]
+    table = pd.DataFrame(lines).drop_duplicates(["claim", "α", "trained"])
+    table["claim"] = pd.Categorical(table["claim"], table["claim"].unique())
+    table["α"] = pd.Categorical(table["α"], KINDS)
+    table = table.pivot(index=["claim", "α", "printed (cells)"], columns="trained", values="Δ (95 % CI), verdict")
+    table = table.fillna("").reset_index().astype({"claim": str})
+    table.loc[table["claim"].duplicated(), ["claim", "printed (cells)"]] = ""
+    return "; ".join(f"{' and '.join(grids)}, {of}" for of, grids in names.items()), table
+
+
+def claim_cell(line: dict[str, object], seeds: int) -> dict[str, str]:
+    """A line of claim_lines as the first page shows it; seeds: of the grid."""
+    kind = next(kind for kind in KINDS if line["α"].startswith(kind))
+    reading = line["α"].removeprefix(kind).removeprefix(": ")
+    notes = [line["verdict"], *([line["trust"]] if line["verdict"] in ("supported", "contradicted") else [])]
+    notes += [reading] if kind == KINDS[0] and reading else []
+    notes += [f"{line['seeds']} seeds"] if line["seeds"] < seeds else []
+    text = line["verdict"] if line["verdict"] == "not testable" else f"{line['Δ (95 % CI)']}: {', '.join(notes)}"
+    printed = f"{line['printed']} ({line['from its cells']})".removesuffix(" ()").strip()
+    return {"claim": line["claim"], "α": kind, "printed (cells)": printed, "Δ (95 % CI), verdict": text}
 
 
 def page() -> str:
