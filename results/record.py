@@ -7,78 +7,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from attnsem import StudyError
-from attnsem.analysis import claims, tables
-from attnsem.analysis.report import (
-    FUSED_POOLING,
-    KINDS,
-    PRINTED,
-    claim_lines,
-    claims_shown,
-    compared,
-    delta,
-    on_the_papers_backbone,
-    order,
-    parts_of_gain,
-    places,
-)
-from attnsem.analysis.results import PARTS, as_markdown
-from attnsem.analysis.rows import BASELINE, LONGER, REPAIR
-from attnsem.files import ROOT, checksum, read_arrays, read_json, rooted, write, write_arrays, write_json, write_table
+from attnsem.analysis import tables
+from attnsem.files import ROOT, checksum, read_arrays, read_json, rooted, write, write_arrays, write_json
 from attnsem.runs import Run
+from results.pages import write_pages
 
-SEEDS = 4
 DIGITS = 4  # of recorded metrics: a hundredth of what pages show
-OTHERS = (BASELINE, LONGER, FUSED_POOLING, "se, α fixed", PRINTED, REPAIR)  # what the rows are compared with
-OF_GROUP = {"future work": (REPAIR, f"{REPAIR}, semantic loss")}  # what those of a group are compared with besides
-PAGE = """# Results
-
-Score files, metrics and manifests of the runs that the pages discuss, and tables made from them. This page and the
-tables are written by `python -m results.record`; none of it is typed. [findings.md](findings.md) reads the runs on
-other backbones than the paper's.
-
-- [rows.csv](rows.csv): every row of every grid, its mAP, standard deviation over seeds, and Δ mAP vs. baseline.
-- [stages.csv](stages.csv): every tested stage, mAP of each part of its network, and three more readings of AP.
-- `<grid>/<data set>/differences-stage<n>.csv`: Δ mAP of every row vs. others, with 95 % bootstrap intervals over test
-  images and seeds; `claims-stage<n>.csv`: the paper's claims, tested; `gain-stage<n>.csv`: what the gain of the
-  confidence gate is made of.
-- `<grid>/<data set>/localisation_*.csv`, `squeeze_*`, `agreement_*`, `planted_*`, `scale_*`, `company_*`,
-  `influence_*`: the numbers behind notebooks 09 and 10, some of them of rows whose runs are not kept.
-- `<grid>/<data set>/<row>/seed<k>/stage<n>`: a run. `scores.npz` has the logits of the test images (float16),
-  `metrics.json` the nine readings of AP (of the full logits, to four digits), `history.csv` an epoch a line,
-  `manifest.json` parameters, revision, versions, machine, seconds and checksums. Equal scores are there once: the other
-  runs have none, and their manifests name in `scores_of` the run that has them. So where α ends at 1: ŷ is y′, and
-  stage 1's are kept, from which a GPU's own differ by rounding. Where `scores_left_out` is there, they have gone for
-  room, and tables are made without that run.
-- `<grid>/<data set>/images.npz`: the test images' ids, labels and targets, once for all score files.
-- `<grid>/more`: other systems that another machine has run, on a stage 1 of its own; the grid's tables show them.
-- `<grid>/val` and `<grid>/more/val`: runs by which schedules were chosen, without scores; `stage<n>-draws.json` has
-  every draw of a search.
-
-`make verify` follows every link from the scores to these tables, `make grid` runs what is missing
-([grids](../grids/README.md)), and `python -m results.record --runs runs/NAME --name NAME` records finished runs. The
-nine readings of a score file again, with numpy and pandas alone:
-
-```python
-import numpy as np
-from attnsem.metrics import readings
-
-folder = "results/voc2007-densenet448/voc2007"
-images, scores = (np.load(f"{folder}/{name}.npz") for name in ("images", "proposed-alpha-fixed/seed0/stage3/scores"))
-readings(images["targets"], scores["scores"], images["labels"])
-```
-
-## Grids
-
-mAP in %, not interpolated, difficult ignored. Δ mAP vs. baseline in points, with its 95 % interval. `baseline` is the
-backbone alone; `proposed` has the literal gate and α clamped; in the last two columns α is fixed at 0.48. "0 to the
-last digit": the row's scores are those of its baseline, and claims about it cannot be tested.
-"""
-HEADLINE = ("proposed", REPAIR, FUSED_POOLING)
 FORMER = re.compile(r"^attended(?=-|$)")  # the folder of attention pooling in runs before 2026-11-26
-MARKS = "<!-- results -->\n", "<!-- end of results -->"
 
 
 def record(runs: Path, name: str, results: Path = ROOT / "results") -> None:
@@ -166,157 +103,6 @@ def leave_out(run: Run) -> None:
     keep_once(run.folder.parents[2])
 
 
-def compare(results: Path = ROOT / "results", name: str | None = None) -> None:
-    """Writes <grid>/<dataset>/differences-stage<n>.csv, every row vs. those of OTHERS and OF_GROUP, gain and claims.
-
-    The slow part: 1,000 resamples of each score file. name: of a grid in `results`; None is all.
-    """
-    for folder, dataset, stage in places(results):
-        if name not in (None, folder.name):
-            continue
-        rows = tables.read_rows(folder, dataset, stage)
-        pairs = [(rows.values(), rows[other]) for other in OTHERS if other in rows]
-        for group, others in OF_GROUP.items():
-            pairs += [([row for row in rows.values() if row.group == group], rows[other]) for other in others]
-        differences = [tables.differences(*pair) for pair in pairs]
-        write_table(folder / dataset / f"differences-stage{stage}.csv", pd.concat(differences).round(4))
-        write_table(folder / dataset / f"gain-stage{stage}.csv", parts_of_gain(rows))
-        tested = claims.tested(rows, dataset, stage).round(4)
-        write_table(folder / dataset / f"claims-stage{stage}.csv", tested, index=False)
-
-
-def rows_table(results: Path = ROOT / "results") -> pd.DataFrame:
-    """results/rows.csv: a line a table's row that has been run, of every grid; what compare() wrote beside its mAP."""
-    parts = []
-    for folder, dataset, stage in places(results):
-        rows = tables.read_rows(folder, dataset, stage)
-        table = tables.mean_and_spread(row for row in rows.values() if row.files)[["mAP", "sd of seeds", "seeds"]]
-        differences = pd.read_csv(folder / dataset / f"differences-stage{stage}.csv")
-        vs_baseline = differences[differences["vs."] == BASELINE].set_index("row")[["Δ mAP", "low", "high"]]
-        table = table.reset_index().join(vs_baseline, on="row")
-        grid = {"grid": folder.name, "data set": dataset, "stage": stage, "backbone": tables.backbone(rows, stage)}
-        parts.append(pd.DataFrame(grid, table.index).join(table))
-    table = pd.concat(parts).rename(columns={"Δ mAP": "Δ mAP vs. baseline"})
-    return table.round(4).astype({"seeds": int})
-
-
-def grids_table(rows: pd.DataFrame, results: Path = ROOT / "results") -> pd.DataFrame:
-    """A line a grid of rows_table, and one for what has no table of rows: its stages."""
-    lines = []
-    for (grid, dataset, stage), table in rows.groupby(["grid", "data set", "stage"]):
-        table = table.set_index("row")
-        of = f"{table['backbone'].iloc[0]}, stage {stage}"
-        line = {"grid": grid, "data set": dataset, "backbone": of, "rows": f"{len(table)}"}
-        line |= {"seeds": f"{table['seeds'].max()}", "baseline": f"{table.loc[BASELINE, 'mAP']:.1f}"}
-        lines.append(line | {name: gained(table.loc[name]) if name in table.index else "not run" for name in HEADLINE})
-    for folder in sorted(path for path in results.iterdir() if path.is_dir() and path.name not in {*rows["grid"]}):
-        runs = [Run(path.parent) for path in sorted(folder.rglob("manifest.json"))]
-        for split in sorted({run.settings.test_split for run in runs}):
-            lines.append(stages_line(folder.name, [run for run in runs if run.settings.test_split == split]))
-    return pd.DataFrame(lines).fillna("")
-
-
-def stages_line(name: str, runs: list[Run]) -> dict[str, str]:
-    """Of grids_table, for the runs of a folder that are scored on one split, of stage 1 alone."""
-    settings = runs[0].settings
-    mean_ap = np.mean([read_json(run.folder / "metrics.json")["mAP"] for run in runs if run.settings.stage == 1])
-    dataset = settings.dataset + (f", {settings.test_split}" if settings.test_split != "test" else "")
-    trained = "trained" if settings.train_backbone else "frozen"
-    backbone = f"{settings.backbone} {trained}, {settings.image_size} pixels, stage {settings.stage}"
-    line = {"grid": name, "data set": dataset, "backbone": backbone, "rows": f"stages: {len(runs)}"}
-    return line | {"seeds": f"{len({run.settings.seed for run in runs})}", "baseline": f"{mean_ap:.1f}"}
-
-
-def gained(row: pd.Series) -> str:
-    """Δ mAP vs. baseline of a line of rows_table."""
-    equal = row["low"] == row["high"] == 0
-    return "0 to the last digit" if equal else delta(row.rename({"Δ mAP vs. baseline": "Δ mAP"}))
-
-
-def heading(folder: Path, dataset: str, stage: int) -> str:
-    return f"{dataset}, after stage {stage}: {tables.backbone(tables.read_rows(folder, dataset, stage), stage)}"
-
-
-def recorded_stages(results: Path = ROOT / "results") -> str:
-    """results/stages.csv: mAP (%) of every tested stage: of each part, and three more readings of what it trains."""
-    rows = []
-    for path in sorted(results.rglob("manifest.json"), key=lambda path: path.parent.parts):
-        run = Run(path.parent)
-        if not run.score_file.exists():
-            continue
-        settings, metrics = run.settings, read_json(run.folder / "metrics.json")
-        parts, readings = metrics["parts"], {name: table["mAP"] for name, table in metrics["readings"].items()}
-        frozen = "" if settings.train_backbone else " frozen"
-        row = {
-            "recorded in": run.folder.relative_to(results).as_posix(),
-            "backbone, pixels": f"{settings.backbone}{frozen}, {settings.image_size}",
-            "epochs": settings.epochs if "system" not in run.manifest else "",
-            "chance": 100 * (run.scores()["targets"] == 1).mean(),
-        }
-        row |= {sign: parts.get(part) for part, sign in PARTS.items()}
-        row |= {name: readings[f"{name} ignore"] for name in ("11-point", "all-point")}
-        row |= {"other system": readings["none ignore"]} if "system" in run.manifest else {}
-        rows.append(row | {"lowest of nine": min(value for value in readings.values() if value is not None)})
-    return pd.DataFrame(rows).round(2).to_csv(index=False, lineterminator="\n")
-
-
-def with_results(text: str) -> str:
-    """The README's text with its marked part, the paper's claims on the paper's backbone, written anew."""
-    title, table = first_claims()
-    before, rest = text.split(MARKS[0])
-    return f"{before}{MARKS[0]}{title}\n\n{as_markdown(table)}{MARKS[1]}{rest.split(MARKS[1])[1]}"
-
-
-def first_claims(results: Path = ROOT / "results") -> tuple[str, pd.DataFrame]:
-    """Which grids decide the paper's claims, and a line a claim (named once) and kind of reading of α, with a column
-    where stage 1 trained the backbone and one where not.
-
-    They are of data sets for which the paper states a gain, and have SEEDS and the data set's largest images. Of two
-    that have a claim the one with more seeds shows it.
-    """
-    stated = [place for place in places(results) if claims.stated_gain(place[1]) and on_the_papers_backbone(*place)]
-    rows = {place: tables.read_rows(*place) for place in sorted(stated, key=order)}
-    seeds = {place: len(tables.seeds(of)) for place, of in rows.items()}
-    pixels = {place: Run(of[BASELINE].files[0][0].parent).settings.image_size for place, of in rows.items()}
-    largest = {dataset: max(pixels[place] for place in rows if place[1] == dataset) for _, dataset, _ in rows}
-    lines, names = [], {}
-    for place in (place for place in rows if seeds[place] >= SEEDS and pixels[place] == largest[place[1]]):
-        names.setdefault(f"{heading(*place)}, {seeds[place]} seeds", []).append(place[0].name)
-        trained = "frozen" if "frozen" in tables.backbone(rows[place], place[2]) else "fine-tuned"
-        shown = claims_shown(compared(*place, "claims"))
-        cells = [claim_cell(line, seeds[place]) for line in claim_lines(shown).to_dict("records")]
-        prefix = "" if place[1] == next(iter(rows))[1] else f"{place[1]}: "
-        lines += [cell | {"claim": prefix + cell["claim"], "trained": trained} for cell in cells]
-    table = pd.DataFrame(lines).drop_duplicates(["claim", "α", "trained"])
-    table["claim"] = pd.Categorical(table["claim"], table["claim"].unique())
-    table["α"] = pd.Categorical(table["α"], KINDS)
-    table = table.pivot(index=["claim", "α", "printed (cells)"], columns="trained", values="Δ (95 % CI), verdict")
-    table = table.fillna("").reset_index().astype({"claim": str})
-    table.loc[table["claim"].duplicated(), ["claim", "printed (cells)"]] = ""
-    return "; ".join(f"{' and '.join(grids)}, {of}" for of, grids in names.items()), table
-
-
-def claim_cell(line: dict[str, object], seeds: int) -> dict[str, str]:
-    """A line of claim_lines as the first page shows it; seeds: of the grid."""
-    kind = next(kind for kind in KINDS if line["α"].startswith(kind))
-    reading = line["α"].removeprefix(kind).removeprefix(": ")
-    notes = [line["verdict"], *([line["trust"]] if line["verdict"] in ("supported", "contradicted") else [])]
-    notes += [reading] if kind == KINDS[0] and reading else []
-    notes += [f"{line['seeds']} seeds"] if line["seeds"] < seeds else []
-    text = line["verdict"] if line["verdict"] == "not testable" else f"{line['Δ (95 % CI)']}: {', '.join(notes)}"
-    printed = f"{line['printed']} ({line['from its cells']})".removesuffix(" ()").strip()
-    return {"claim": line["claim"], "α": kind, "printed (cells)": printed, "Δ (95 % CI), verdict": text}
-
-
-def page() -> str:
-    """results/README.md: what is here, how to score it again, and a line a grid."""
-    return f"{PAGE}\n{as_markdown(grids_table(rows_table()))}"
-
-
-def recorded_rows() -> str:
-    return rows_table().to_csv(index=False, lineterminator="\n")
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Record runs under results/ and write the pages' tables anew.")
     parser.add_argument("--runs", help="folder of runs to record")
@@ -326,9 +112,4 @@ if __name__ == "__main__":
         sys.exit("--runs and --name go together: the folder of runs, and what to call it under results/")
     if arguments.runs:
         record(rooted(arguments.runs), arguments.name)
-    compare(name=arguments.name and Path(arguments.name).parts[0])  # <grid>/more is of that grid
-    readme = ROOT / "README.md"
-    readme.write_text(with_results(readme.read_text()))
-    (ROOT / "results/README.md").write_text(page())
-    (ROOT / "results/rows.csv").write_text(recorded_rows())
-    (ROOT / "results/stages.csv").write_text(recorded_stages())
+    write_pages(arguments.name and Path(arguments.name).parts[0])  # <grid>/more is of that grid

@@ -7,9 +7,9 @@ import tomllib
 import pandas as pd
 import pytest
 
+from attnsem.analysis import report
 from attnsem.files import ROOT, checksum, read_json
 from attnsem.runs import Run
-from results import record
 from tests import verify
 
 LOCK = (ROOT / "requirements.lock").read_text()
@@ -80,7 +80,7 @@ def test_nothing_tracked_knows_a_machine():
 
 
 def test_the_tables_are_those_of_the_recorded_scores():
-    assert record.places() and [*verify.broken_tables(), *verify.broken_differences()] == []
+    assert report.places() and [*verify.broken_tables(), *verify.broken_differences()] == []
 
 
 def test_a_table_that_is_not_of_the_scores_is_named(monkeypatch):
@@ -91,7 +91,7 @@ def test_a_table_that_is_not_of_the_scores_is_named(monkeypatch):
         return table.assign(**{"Δ mAP": table["Δ mAP"] + 1}) if "vs." in table else table
 
     monkeypatch.setattr(pd, "read_csv", other)
-    monkeypatch.setattr(verify, "places", lambda: record.places()[:1])
+    monkeypatch.setattr(verify, "places", lambda: report.places()[:1])
     assert any("says proposed vs. baseline is 1." in sentence for sentence in verify.broken_differences())
 
 

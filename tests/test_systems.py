@@ -30,7 +30,8 @@ from attnsem.analysis.systems.training import train
 from attnsem.files import read_json, write_arrays, write_json
 from attnsem.runs import NAMED, Run
 from attnsem.training import seed_torch
-from results.record import record, recorded_stages
+from results.pages import recorded_stages
+from results.record import record
 from tests.verify import broken
 
 ON_VAL = {"train_split": "train", "test_split": "val"}

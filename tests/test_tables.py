@@ -14,7 +14,7 @@ from attnsem.analysis import claims, published, report, tables
 from attnsem.analysis.rows import REPAIR, ROWS, settings_of
 from attnsem.files import checksum, read_arrays, read_json, write_arrays, write_json
 from attnsem.runs import NAMED, Run
-from results import record
+from results import pages, record
 from tests import verify
 
 LABELS = ["person", "bottle", "sky"]
@@ -133,6 +133,22 @@ def test_a_claim_is_shown_for_each_kind_of_reading_of_alpha():
     untested = [[*line[:-1], "not testable"] for line in lines[:2]]
     shown = report.claims_shown(pd.DataFrame(untested, columns=claims.COLUMNS))
     assert shown[["α", "verdict"]].to_numpy().tolist() == [["in [0, 1], fixed", "not testable"]]
+
+
+def test_the_first_page_has_a_claims_verdict_and_what_is_particular_about_it():
+    line = {"claim": "it gains", "α": "in [0, 1]: sigmoid", "printed": "+0.5", "from its cells": "", "seeds": 3}
+    line |= {"Δ (95 % CI)": "+0.4 (+0.3 to +0.5)", "verdict": "supported", "trust": "fair"}
+    place = {"claim": "it gains", "α": "in [0, 1]", "printed (cells)": "+0.5"}
+    text = "+0.4 (+0.3 to +0.5): supported, fair, sigmoid, 3 seeds"
+    assert pages.claim_cell(line, 4) == place | {"Δ (95 % CI), verdict": text}
+    untested = {
+        "verdict": "not testable",
+        "trust": "rows rank alike",
+        "α": "in [0, 1], fixed",
+        "from its cells": "+0.6",
+    }
+    cell = pages.claim_cell(line | untested, 3)
+    assert cell == place | {"printed (cells)": "+0.5 (+0.6)", "Δ (95 % CI), verdict": "not testable"}
 
 
 def test_a_table_has_its_caption_and_nothing_where_there_is_no_number():
@@ -347,23 +363,27 @@ def test_systems_of_another_machine_are_in_more(runs, tmp_path):
 def test_differences_are_written_and_shown(runs, tmp_path):
     record.record(runs, "here", tmp_path)
     assert report.places(tmp_path) == [(tmp_path / "here", "scenes", 3)]
-    record.compare(tmp_path)
-    rows = record.rows_table(tmp_path)
+    pages.compare(tmp_path)
+    rows = pages.rows_table(tmp_path)
     deltas = rows.set_index("row")["Δ mAP vs. baseline"]
     assert deltas["proposed"] > 0 > deltas["se"] and np.isnan(deltas["baseline"])
-    (line,) = record.grids_table(rows, tmp_path).to_dict("records")
+    (line,) = pages.grids_table(rows, tmp_path).to_dict("records")
     assert line["grid"] == "here" and line["rows"] == str(len(rows)) and line["proposed"].startswith("+")
     assert line[REPAIR] == "not run"
     equal = pd.Series({"Δ mAP vs. baseline": 0.0, "low": 0.0, "high": 0.0})
-    assert record.gained(equal) == "0 to the last digit"
+    assert pages.gained(equal) == "0 to the last digit"
     lines = report.claim_lines(report.compared(tmp_path / "here", "scenes", 3, "claims")).set_index("claim")
     assert lines.loc["SE and convolutions without attention hurt", "verdict"] == "supported"
     for name in ("differences", "claims"):
         written = (tmp_path / f"here/scenes/{name}-stage3.csv").read_text()
         assert all(len(digits) <= 4 for digits in re.findall(r"\d+\.(\d+)", written))
-    shutil.rmtree(tmp_path / "here/scenes/proposed")  # as a grid of other systems, which need only the baseline
+    here = tmp_path / "here/scenes"
+    shutil.copytree(here / "proposed/seed0/stage3", here / "proposed-alpha-fixed/seed1/stage4")
+    assert report.places(tmp_path) == [(tmp_path / "here", "scenes", 3), (tmp_path / "here", "scenes", 4)]
+    shutil.rmtree(here / "proposed-alpha-fixed")
+    shutil.rmtree(here / "proposed")  # as a grid of other systems, which need only the baseline
     assert report.places(tmp_path) == [(tmp_path / "here", "scenes", 3)]
-    shutil.rmtree(tmp_path / "here/scenes/se")
+    shutil.rmtree(here / "se")
     assert report.places(tmp_path) == []
 
 

@@ -16,12 +16,14 @@ import pandas as pd
 
 from attnsem import StudyError, paper
 from attnsem.analysis import tables
+from attnsem.analysis.report import places
 from attnsem.analysis.results import readings_of
 from attnsem.datasets.prepared import Prepared
 from attnsem.files import ROOT, checksum, read_json, rooted
 from attnsem.metrics import precision_recall_f1, readings
 from attnsem.runs import Run
-from results.record import page, places, recorded_place, recorded_rows, recorded_stages, with_results
+from results.pages import page, recorded_rows, recorded_stages, with_results
+from results.record import recorded_place
 
 ROUNDING = 0.02  # points of mAP that float16 may cost, by ties, in many images; in few a single tie costs more
 

@@ -67,9 +67,9 @@ class Captioned:
 
 def places(results: Path = ROOT / "results") -> list[tuple[Path, str, int]]:
     """Recorded folder, data set and last stage, wherever there are three rows or more to compare."""
-    ends = (3, "*/*/densenet/seed0/stage1"), (4, "*/*/proposed/seed0/stage4")  # what a table after that stage needs
-    folders = [(run.parents[3], run.parents[2].name, n) for n, end in ends for run in sorted(results.glob(end))]
-    return [place for place in folders if sum(bool(row.files) for row in tables.read_rows(*place).values()) > 2]
+    ends = (3, "*/*/densenet/seed*/stage1"), (4, "*/*/proposed*/seed*/stage4")  # what a table after that stage needs
+    found = dict.fromkeys((at.parents[3], at.parents[2].name, n) for n, end in ends for at in sorted(results.glob(end)))
+    return [place for place in found if sum(bool(row.files) for row in tables.read_rows(*place).values()) > 2]
 
 
 def places_in(runs: str | Path) -> list[tuple[Path, str, int]]:
