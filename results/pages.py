@@ -151,10 +151,6 @@ def gained(row: pd.Series) -> str:
     return "0 to the last digit" if equal else delta(row.rename({"Δ mAP vs. baseline": "Δ mAP"}))
 
 
-def heading(folder: Path, dataset: str, stage: int) -> str:
-    return f"{dataset}, after stage {stage}: {tables.backbone(tables.read_rows(folder, dataset, stage), stage)}"
-
-
 def recorded_stages(results: Path = ROOT / "results") -> str:
     """results/stages.csv: mAP (%) of every tested stage: of each part, and three more readings of what it trains."""
     rows = []
@@ -199,8 +195,8 @@ def first_claims(results: Path = ROOT / "results") -> tuple[str, pd.DataFrame]:
     largest = {dataset: max(pixels[place] for place in rows if place[1] == dataset) for _, dataset, _ in rows}
     lines, names = [], {}
     for place in (place for place in rows if seeds[place] >= SEEDS and pixels[place] == largest[place[1]]):
-        names.setdefault(f"{heading(*place)}, {seeds[place]} seeds", []).append(place[0].name)
         trained = "frozen" if "frozen" in tables.backbone(rows[place], place[2]) else "fine-tuned"
+        names.setdefault(trained, []).append(f"{place[0].name} ({seeds[place]} seeds)")
         shown = claims_shown(compared(*place, "claims"))
         cells = [claim_cell(line, seeds[place]) for line in claim_lines(shown).to_dict("records")]
         prefix = "" if place[1] == next(iter(rows))[1] else f"{place[1]}: "
@@ -211,7 +207,7 @@ def first_claims(results: Path = ROOT / "results") -> tuple[str, pd.DataFrame]:
     table = table.pivot(index=["claim", "α", "printed (cells)"], columns="trained", values="Δ (95 % CI), verdict")
     table = table.fillna("").reset_index().astype({"claim": str})
     table.loc[table["claim"].duplicated(), ["claim", "printed (cells)"]] = ""
-    return "; ".join(f"{' and '.join(grids)}, {of}" for of, grids in names.items()), table
+    return " ".join(f"{trained.capitalize()}: {', '.join(names[trained])}." for trained in sorted(names)), table
 
 
 def claim_cell(line: dict[str, object], seeds: int) -> dict[str, str]:
