@@ -380,6 +380,7 @@ def test_differences_are_written_and_shown(runs, tmp_path):
     here = tmp_path / "here/scenes"
     shutil.copytree(here / "proposed/seed0/stage3", here / "proposed-alpha-fixed/seed1/stage4")
     assert report.places(tmp_path) == [(tmp_path / "here", "scenes", 3), (tmp_path / "here", "scenes", 4)]
+    assert tables.seeds(tables.read_rows(here.parent, "scenes", 4)) == ["1"]
     shutil.rmtree(here / "proposed-alpha-fixed")
     shutil.rmtree(here / "proposed")  # as a grid of other systems, which need only the baseline
     assert report.places(tmp_path) == [(tmp_path / "here", "scenes", 3)]

@@ -261,6 +261,5 @@ def channels_and_dependencies(
 def compute(folder: Path) -> pd.DataFrame:
     """Hours of training and evaluation, searches on val apart, that the manifests below a folder name, by device."""
     paths = sorted({*folder.rglob("stage?/manifest.json")} - {*folder.glob("**/val/**/manifest.json")})
-    manifests = [read_json(path) for path in paths]
-    hours = [(manifest["device"], 1, manifest["seconds"] / 3600) for manifest in manifests]
+    hours = [(manifest["device"], 1, manifest["seconds"] / 3600) for manifest in map(read_json, paths)]
     return pd.DataFrame(hours, columns=["device", "stages", "hours"]).groupby("device", as_index=False).sum()

@@ -165,8 +165,9 @@ def fused(name: str, folder: Path, dataset: str) -> Row:
 
 
 def seeds(rows: dict[str, Row]) -> list[str]:
-    """Those of which any row has been run."""
-    return sorted({seed.removeprefix("seed") for row in rows.values() for seed in row.seeds})
+    """Those of which any row has been run, as far as any has."""
+    runs = sorted((path.parent.name, path.parents[1].name) for row in rows.values() for path, *_ in row.files)
+    return sorted({seed.removeprefix("seed") for stage, seed in runs if stage == runs[-1][0]})
 
 
 def backbone(rows: dict[str, Row], stage: int) -> str:
