@@ -378,9 +378,11 @@ def test_differences_are_written_and_shown(runs, tmp_path):
         written = (tmp_path / f"here/scenes/{name}-stage3.csv").read_text()
         assert all(len(digits) <= 4 for digits in re.findall(r"\d+\.(\d+)", written))
     here = tmp_path / "here/scenes"
-    shutil.copytree(here / "proposed/seed0/stage3", here / "proposed-alpha-fixed/seed1/stage4")
+    for name in ("densenet", "proposed-alpha-fixed"):
+        shutil.copytree(here / "proposed/seed0/stage3", here / name / "seed1/stage4")
     assert report.places(tmp_path) == [(tmp_path / "here", "scenes", 3), (tmp_path / "here", "scenes", 4)]
-    assert tables.seeds(tables.read_rows(here.parent, "scenes", 4)) == ["1"]
+    last = tables.read_rows(here.parent, "scenes", 4)
+    assert tables.seeds(last) == ["1"] and not last.keys() & tables.FUSED.keys()
     shutil.rmtree(here / "proposed-alpha-fixed")
     shutil.rmtree(here / "proposed")  # as a grid of other systems, which need only the baseline
     assert report.places(tmp_path) == [(tmp_path / "here", "scenes", 3)]
