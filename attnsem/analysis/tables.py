@@ -127,7 +127,7 @@ def read_rows(runs: str | Path, dataset: str, stage: int) -> dict[str, Row]:
     if not any(row.files for row in rows.values()):
         remedy = "name a folder that has by -p runs, or run a grid (README.md)"
         raise StudyError(f"{folder} has no complete run of {dataset} up to stage {stage}; {remedy}")
-    rows |= {name: fused(name, folder, dataset) for name in FUSED if stage < 4}  # of stages 1 and 2
+    rows |= {name: fused(name, folder, dataset) if stage < 4 else Row("controls", name) for name in FUSED}
     rows = dict(sorted(rows.items(), key=lambda item: list(GROUPS).index(item[1].group)))
     return rows | system_rows(folder, dataset)
 
