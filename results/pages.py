@@ -181,14 +181,14 @@ def with_results(text: str) -> str:
     return f"{before}{MARKS[0]}{title}\n\n{as_markdown(table)}{MARKS[1]}{rest.split(MARKS[1])[1]}"
 
 
-def first_claims(results: Path = ROOT / "results") -> tuple[str, pd.DataFrame]:
+def first_claims() -> tuple[str, pd.DataFrame]:
     """Which grids decide the paper's claims, and a line a claim (named once) and kind of reading of α, with a column
     where stage 1 trained the backbone and one where not.
 
     They are of data sets for which the paper states a gain, and have SEEDS and the data set's largest images. Of two
     that have a claim the one with more seeds shows it.
     """
-    stated = [place for place in places(results) if claims.stated_gain(place[1]) and on_the_papers_backbone(*place)]
+    stated = [place for place in places() if claims.stated_gain(place[1]) and on_the_papers_backbone(*place)]
     rows = {place: tables.read_rows(*place) for place in sorted(stated, key=order)}
     seeds = {place: len(tables.seeds(of)) for place, of in rows.items()}
     pixels = {place: Run(of[BASELINE].files[0][0].parent).settings.image_size for place, of in rows.items()}
