@@ -32,6 +32,18 @@ def test_draws_are_the_same_for_every_row_and_within_their_limits():
     assert all(draw["epochs"] / 2 <= draw["lr_step"] < draw["epochs"] for draw in draws)
 
 
+def test_stage_4_draws_a_rate_alone_below_and_above_that_of_stage_1s_end(data, tmp_path):
+    rates = [search.draw(number, 4) for number in range(5)]
+    assert rates == [{"lr": lr} for lr in (1e-4, 1.25e-5, 8e-4, 1.56e-6, 6.4e-3)]
+    assert [yaml.safe_load(json.dumps(rate)) for rate in rates] == rates
+    call = {"runs": tmp_path, "data": data, "dataset": "scenes", "seed": 3, "epochs": 1}
+    search.search(1, draws=0, **call | QUICK)
+    choice = search.search(4, draws=2, variant="densenet", **call)
+    tried = read_json(tmp_path / "val/scenes/densenet/stage4-draws.json")["draws"]
+    assert [draw["lr"] for draw in tried] == [1e-4, 1.25e-5]
+    assert choice == {"lr": max(tried, key=lambda draw: draw["mAP"])["lr"]}
+
+
 def test_the_best_draw_on_val_is_chosen_and_stands_for_the_later_stages(data, tmp_path, monkeypatch):
     call = {"draws": 3, "runs": tmp_path, "data": data, **QUICK}
     choice = search.search(1, **call)
@@ -52,7 +64,7 @@ def test_the_best_draw_on_val_is_chosen_and_stands_for_the_later_stages(data, tm
 def test_of_fewer_draws_the_best_is_there_again(data, tmp_path, monkeypatch):
     """An earlier search, of more, deleted its checkpoint, for it had a better one: the last."""
     usual, call = search.draw, {"runs": tmp_path, "data": data, **QUICK}
-    monkeypatch.setattr(search, "draw", lambda number: usual(2 - number))
+    monkeypatch.setattr(search, "draw", lambda number, stage: usual(2 - number))
     last = search.search(1, draws=3, **call)
     assert last["lr"] == usual(0)["lr"]
     choice, run = search.search(1, draws=2, **call), Run(tmp_path / "val/scenes/densenet/seed3/stage1")

@@ -14,13 +14,14 @@ from attnsem.files import read_json, rooted, write_json
 from attnsem.notebook import command_line
 from attnsem.runs import Run
 
-LR, WEIGHT_DECAY = (1e-3, 1e-1), (1e-5, 1e-2)  # least and greatest
-EPOCHS = (2, 6)
+LR, WEIGHT_DECAY, EPOCHS = (1e-3, 1e-1), (1e-5, 1e-2), (2, 6)  # least and greatest
 SPLITS = {"train_split": "train", "test_split": "val"}
 
 
-def draw(number: int) -> dict[str, float | int]:
+def draw(number: int, stage: int = 3) -> dict[str, float | int]:
     """Log-uniform but for the epochs; the rate drops after half of them, as the paper's after 30 of our 60."""
+    if stage == 4:  # the rate alone, 0.0001, an eighth, eight times: it has the longer baseline's epochs
+        return {"lr": rounded(1e-4 * 8.0 ** ((number + 1) // 2 * (-1) ** number))}
     random = np.random.default_rng((number, 5))
     lr, weight_decay = (rounded(np.exp(random.uniform(*np.log(limits)))) for limits in (LR, WEIGHT_DECAY))
     epochs = int(random.integers(EPOCHS[0], EPOCHS[1] + 1))
@@ -44,20 +45,19 @@ def search(stage: int, *, draws: int, runs: str | Path = "runs", **parameters: o
     val = rooted(runs) / "val"
     splits = SPLITS if stage == 1 else {}
     tried, best, best_run = [], None, None  # without positives on val no mAP is better than none
+    drawn = [draw(number, stage) for number in range(draws)] or [{}]
 
     def trained(number: int, changes: dict) -> Run:
         return stages.train(stage, runs=val / f"draw{number}", parents=val, **(splits | parameters | changes))
 
-    for number in range(draws or 1):
-        changes = draw(number) if draws else {}
+    for number, changes in enumerate(drawn):
         try:
             run = trained(number, changes)
         except NotFiniteError:
             tried.append(changes | {"mAP": None})
             continue
-        last = run.history.iloc[-1]
-        mean_ap = {"mAP": read_json(run.folder / "metrics.json")["mAP"]}
-        tried.append(changes | mean_ap | ({"alpha": last["alpha"]} if "alpha" in last else {}))
+        last, mean_ap = run.history.iloc[-1], read_json(run.folder / "metrics.json")["mAP"]
+        tried.append(changes | {"mAP": mean_ap} | ({"alpha": last["alpha"]} if "alpha" in last else {}))
         if best is None or (tried[-1]["mAP"] or 0) > (tried[best]["mAP"] or 0):
             best, best_run, run = number, run, best_run
         if run:
@@ -66,14 +66,13 @@ def search(stage: int, *, draws: int, runs: str | Path = "runs", **parameters: o
         raise StudyError(f"none of {draws} draws of stage {stage} has a finite loss; give a smaller batch_size or data")
     if not best_run.checkpoint.exists():  # an earlier search, of more draws, has chosen another
         shutil.rmtree(best_run.folder)
-        best_run = trained(best, draw(best) if draws else {})
+        best_run = trained(best, drawn[best])
     target = Run.of(best_run.settings, val)
     shutil.copytree(best_run.folder, target.folder, dirs_exist_ok=True)
-    choice = {name: tried[best][name] for name in draw(0) if draws}
     path = choice_path(best_run.settings, val.parent)
     write_json(path.with_name(f"{path.stem}-draws.json"), {"draws": tried})
-    write_json(path, choice)
-    return choice
+    write_json(path, drawn[best])
+    return drawn[best]
 
 
 if __name__ == "__main__":
