@@ -5,8 +5,9 @@
     snakemake study --configfile grids/study.yaml     one seed of `proposed`, its figures and predictions
 
 A grid file names data sets, rows of the tables, seeds, and for each notebook what papermill is to give it. `search`
-has, for a stage, a number of draws of learning rate, epochs and weight decay: each row is trained by each on `train`,
-with a seed of its own, and takes the one with the best mAP on `val` at the last epoch (attnsem/analysis/search.py).
+has, for a stage, a number of draws of learning rate, epochs and weight decay, in stage 4 of the rate alone: each row is
+trained by each on `train`, with a seed that is not among those reported (`search_seed`), and takes the one with the
+best mAP on `val` at the last epoch (attnsem/analysis/search.py).
 `choices` has the folder of another grid's val, whose choices are taken in place of a search.
 `systems` has other systems (attnsem/analysis/systems), which stand on stage 1 and are searched with as many draws.
 """
@@ -40,6 +41,8 @@ def listed(key, default):
 LAST, SEEDS = config.get("last", 4), listed("seeds", [0])
 SEARCH = {int(stage): draws for stage, draws in config.get("search", {}).items()}
 SEARCH_SEED = int(config.get("search_seed", max(map(int, SEEDS)) + 1))
+if SEARCH and SEARCH_SEED in map(int, SEEDS):
+    raise StudyError(f"search_seed {SEARCH_SEED} is among the seeds, which are to confirm what it chooses; give another")
 DATASETS = {paper.name_of(dataset): dataset for dataset in listed("datasets", ["scenes"])}
 NOTEBOOKS = Path(workflow.basedir) / "notebooks"
 STAGE = {n: f"{n:02}_train_stage{n}" for n in (1, 2, 3, 4)}

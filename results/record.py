@@ -23,7 +23,7 @@ def record(runs: Path, name: str, results: Path = ROOT / "results") -> None:
 
     Of the scores those of what the stage trains, in float16, and none of runs on val; the manifest then names that
     file's checksum, and keeps the full one's. Test images are the same for all: <dataset>/images.npz, and equal scores
-    are there once. metrics.json is from the full scores, to DIGITS.
+    are there once. metrics.json is from the full scores, in short.
     """
     complete = sorted(set(runs.rglob("manifest.json")) - set(runs.glob("**/val/draw*/**/manifest.json")))
     if not complete:
@@ -32,7 +32,7 @@ def record(runs: Path, name: str, results: Path = ROOT / "results") -> None:
         keep_each(path.parent)
     for path in complete:
         run, target = Run(path.parent), results / name / recorded_place(path.parent.relative_to(runs))
-        write_json(target / "metrics.json", rounded(read_json(run.folder / "metrics.json")))
+        write_json(target / "metrics.json", in_short(read_json(run.folder / "metrics.json")))
         if (history := run.folder / "history.csv").exists():  # what trains without epochs has none
             write(target / history.name, lambda partial, source=history: shutil.copyfile(source, partial))
         manifest = run.manifest
@@ -47,6 +47,15 @@ def record(runs: Path, name: str, results: Path = ROOT / "results") -> None:
         keep_once(path.parent)
     for path in sorted(runs.glob("**/val/*/*/stage*.json")):
         write_json(results / name / recorded_place(path.relative_to(runs)), read_json(path))
+
+
+def in_short(metrics: dict) -> dict:
+    """metrics.json to DIGITS, with the labels' AP of the headline's reading alone: the scores give the others."""
+    kept = ("mAP", "labels_without_positives")
+    for reading, values in metrics["readings"].items():
+        if reading != "none ignore":
+            metrics["readings"][reading] = {name: values[name] for name in kept if name in values}
+    return rounded(metrics)
 
 
 def rounded(content: object) -> object:

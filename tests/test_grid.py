@@ -209,9 +209,13 @@ def test_every_grid_has_a_plan_here_and_the_papers_on_a_cluster(profile, path, t
             "stage3: 03_train_stage3 has no parameter 'epoch'; there are dataset, seed, variant",
         ),
         ({"rows": ["proposal"]}, "there is no row 'proposal'; did you mean 'proposed'"),
+        (
+            {"search": {3: 12}, "seeds": [0, 1], "search_seed": 1},
+            "search_seed 1 is among the seeds, which are to confirm",
+        ),
     ],
 )
-def test_a_misspelt_name_is_refused_before_anything_runs(config, words, tmp_path):
+def test_a_fault_of_the_grid_file_is_refused_before_anything_runs(config, words, tmp_path):
     code, told = snakemake(runs=str(tmp_path), **config)
     assert code != 0 and words in told
     assert not list(tmp_path.iterdir())
