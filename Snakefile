@@ -41,8 +41,17 @@ def listed(key, default):
 LAST, SEEDS = config.get("last", 4), listed("seeds", [0])
 SEARCH = {int(stage): draws for stage, draws in config.get("search", {}).items()}
 SEARCH_SEED = int(config.get("search_seed", max(map(int, SEEDS)) + 1))
-if SEARCH and SEARCH_SEED in map(int, SEEDS):
-    raise StudyError(f"search_seed {SEARCH_SEED} is among the seeds, which are to confirm what it chooses; give another")
+
+
+def chose():
+    """The seeds by which settings are chosen on val, or were, where another grid's choices are taken."""
+    if not config.get("choices"):
+        return {SEARCH_SEED}
+    return {int(path.name.removeprefix("seed")) for path in Path(workflow.basedir, CHOICES).glob("*/*/seed*")}
+
+
+if both := SEARCH and chose() & {*map(int, SEEDS)}:
+    raise StudyError(f"seed {min(both)} chooses settings on val, so it cannot confirm them; take it out of seeds, or give another search_seed")
 DATASETS = {paper.name_of(dataset): dataset for dataset in listed("datasets", ["scenes"])}
 NOTEBOOKS = Path(workflow.basedir) / "notebooks"
 STAGE = {n: f"{n:02}_train_stage{n}" for n in (1, 2, 3, 4)}

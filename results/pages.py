@@ -43,11 +43,11 @@ other backbones than the paper's.
 - `<grid>/<data set>/localisation_*.csv`, `squeeze_*`, `agreement_*`, `planted_*`, `scale_*`, `company_*`,
   `influence_*`: the numbers behind notebooks 09 and 10, some of them of rows whose runs are not kept.
 - `<grid>/<data set>/<row>/seed<k>/stage<n>`: a run. `scores.npz` has the logits of the test images (float16),
-  `metrics.json` the nine readings of AP (of the full logits, to four digits), `history.csv` an epoch a line,
-  `manifest.json` parameters, revision, versions, machine, seconds and checksums. Equal scores are there once: the other
-  runs have none, and their manifests name in `scores_of` the run that has them. So where α ends at 1: ŷ is y′, and
-  stage 1's are kept, from which a GPU's own differ by rounding. Where `scores_left_out` is there, they have gone for
-  room, and tables are made without that run.
+  `metrics.json` the nine readings of mAP and the labels' AP of the headline's (of the full logits, to four digits),
+  `history.csv` an epoch a line, `manifest.json` parameters, revision, versions, machine, seconds and checksums. Equal
+  scores are there once: the other runs have none, and their manifests name in `scores_of` the run that has them. So
+  where α ends at 1: ŷ is y′, and stage 1's are kept, from which a GPU's own differ by rounding. Where
+  `scores_left_out` is there, they have gone for room, and tables are made without that run.
 - `<grid>/<data set>/images.npz`: the test images' ids, labels and targets, once for all score files.
 - `<grid>/more`: other systems that another machine has run, on a stage 1 of its own; the grid's tables show them.
 - `<grid>/val` and `<grid>/more/val`: runs by which schedules were chosen, without scores; `stage<n>-draws.json` has
@@ -125,7 +125,11 @@ def grids_table(rows: pd.DataFrame, results: Path = ROOT / "results") -> pd.Data
         table = table.set_index("row")
         of = f"{table['backbone'].iloc[0]}, stage {stage}"
         line = {"grid": grid, "data set": dataset, "backbone": of, "rows": f"{len(table)}"}
-        line |= {"seeds": f"{table['seeds'].max()}", "baseline": f"{table.loc[BASELINE, 'mAP']:.1f}"}
+        fewest, most = table["seeds"].min(), table["seeds"].max()
+        line |= {
+            "seeds": f"{most}" if fewest == most else f"{fewest} to {most}",
+            "baseline": f"{table.loc[BASELINE, 'mAP']:.1f}",
+        }
         lines.append(line | {name: gained(table.loc[name]) if name in table.index else "not run" for name in HEADLINE})
     for folder in sorted(path for path in results.iterdir() if path.is_dir() and path.name not in {*rows["grid"]}):
         runs = [Run(path.parent) for path in sorted(folder.rglob("manifest.json"))]

@@ -50,7 +50,7 @@ def record(runs: Path, name: str, results: Path = ROOT / "results") -> None:
 
 
 def in_short(metrics: dict) -> dict:
-    """metrics.json to DIGITS, with the labels' AP of the headline's reading alone: the scores give the others."""
+    """metrics.json to DIGITS: mAP in all readings, the labels' AP in the headline's: kept scores give the others."""
     kept = ("mAP", "labels_without_positives")
     for reading, values in metrics["readings"].items():
         if reading != "none ignore":

@@ -156,7 +156,8 @@ def test_a_dot_is_a_seed():
 
 
 def test_search_draws_the_best_so_far():
-    ax = drawn(search(pd.DataFrame({1: [80.0, 70.0], 2: [81.0, 70.0]}, ["ours", "other"]), "two")).axes[0]
+    ax = drawn(search(pd.DataFrame({1: [80.0, 70.0], 2: [81.0, 70.0]}, ["ours", "other"]), "two", "lr")).axes[0]
+    assert ax.get_xlabel() == "draws of lr"
     assert {line.get_label(): list(line.get_ydata()) for line in ax.lines} == {"ours": [80, 81], "other": [70, 70]}
 
 

@@ -108,6 +108,9 @@ def test_settings_are_searched_on_val_before_the_seeds_are_trained(tmp_path):
     assert code == 0, told
     assert "analysis.search" not in told
     assert len(re.findall(r"03_train_stage3.* -f \S+/earlier/scenes/proposed/stage3.json", told)) == 2
+    (tmp_path / "earlier/scenes/proposed/seed1").mkdir()
+    code, told = snakemake("-n", **config, choices=str(tmp_path / "earlier"))
+    assert code != 0 and "seed 1 chooses settings on val" in told
 
 
 def test_systems_stand_on_stage_1_and_have_as_many_draws(tmp_path):
@@ -209,10 +212,7 @@ def test_every_grid_has_a_plan_here_and_the_papers_on_a_cluster(profile, path, t
             "stage3: 03_train_stage3 has no parameter 'epoch'; there are dataset, seed, variant",
         ),
         ({"rows": ["proposal"]}, "there is no row 'proposal'; did you mean 'proposed'"),
-        (
-            {"search": {3: 12}, "seeds": [0, 1], "search_seed": 1},
-            "search_seed 1 is among the seeds, which are to confirm",
-        ),
+        ({"search": {3: 12}, "seeds": [0, 1], "search_seed": 1}, "seed 1 chooses settings on val, so it cannot"),
     ],
 )
 def test_a_fault_of_the_grid_file_is_refused_before_anything_runs(config, words, tmp_path):

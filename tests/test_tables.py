@@ -32,7 +32,8 @@ def leave(folder, row, seed, quality, stage=3, **parameters):
     scores = (quality * targets + noise).astype(np.float32)
     described = {"ids": np.arange(300).astype(str), "labels": np.array(LABELS), "targets": targets}
     write_arrays(run.folder / "scores.npz", described | {"scores": scores, "semantic": scores})
-    write_json(run.folder / "metrics.json", {"mAP": 1.23456, "parts": {"semantic": 2.0}, "readings": {}})
+    of_readings = {f"{name} ignore": {"cat": 1.23456, "mAP": 1.23456} for name in ("none", "11-point")}
+    write_json(run.folder / "metrics.json", {"mAP": 1.23456, "parts": {"semantic": 2.0}, "readings": of_readings})
     manifest = dict.fromkeys(NAMED) | {"parameters": settings.model_dump()}
     manifest["scores_sha256"] = checksum(run.folder / "scores.npz")
     write_json(run.folder / "manifest.json", manifest)
@@ -245,7 +246,12 @@ def test_recording_keeps_the_scores_of_test_in_float16(runs, tmp_path):
     full = Run(runs / "scenes/proposed/seed0/stage3")
     assert copy.scores()["scores"].dtype == np.float16 and "semantic" not in copy.scores()
     assert copy.scores()["scores"] == pytest.approx(full.scores()["scores"], rel=1e-3)
-    assert read_json(copy.folder / "metrics.json") == {"mAP": 1.2346, "parts": {"semantic": 2.0}, "readings": {}}
+    of_readings = {"none ignore": {"cat": 1.2346, "mAP": 1.2346}, "11-point ignore": {"mAP": 1.2346}}
+    assert read_json(copy.folder / "metrics.json") == {
+        "mAP": 1.2346,
+        "parts": {"semantic": 2.0},
+        "readings": of_readings,
+    }
     assert copy.manifest["scores_sha256"] == checksum(copy.folder / "scores.npz")
     assert copy.manifest["full_scores_sha256"] == full.manifest["scores_sha256"]
     assert not (tmp_path / "here/val/lr0.02/scenes/proposed/seed0/stage3/scores.npz").exists()

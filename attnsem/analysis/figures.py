@@ -209,16 +209,16 @@ def gains(tables: dict[str, pd.DataFrame], title: str, xlabel: str) -> Figure:
 
 
 @styled
-def search(table: pd.DataFrame, title: str) -> Figure:
+def search(table: pd.DataFrame, title: str, of: str) -> Figure:
     """Best mAP on val (%) of the first 1, 2, … draws of a search: a line a row, one for rows that are alike in the two
-    digits that a table shows. table: of tables.best_so_far."""
+    digits that a table shows. table: of tables.best_so_far; of: what is drawn."""
     alike = table.round(2).groupby([*table.columns], sort=False, dropna=False).groups
     figure, [[ax]] = subplots(1, 1, 2.6 + 0.2 * len(alike), title)
     for i, names in enumerate(alike.values()):
         name, best = textwrap.fill("; ".join(names), 62), table.loc[names[0]]
         style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "markersize": 3}
         ax.plot(best.index, best, drawstyle="steps-post", linewidth=0.8, label=name, **style)
-    ax.set(xlabel="draws of learning rate, epochs and weight decay", ylabel="best mAP on val (%)")
+    ax.set(xlabel=f"draws of {of}", ylabel="best mAP on val (%)")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside lower center", ncols=2, fontsize=FONT - 2)
     return figure
