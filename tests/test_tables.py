@@ -103,7 +103,10 @@ def test_sentences_say_what_the_intervals_say():
     moves = {(0.5, 0.2, 0.8): "gains +0.50", (-0.5, -0.8, -0.2): "loses -0.50", (0.5, -0.2, 1.2): "is not told from it"}
     moves[0, 0, 0] = "is the same to the last digit"
     for values, words in moves.items():
-        assert report.moved(pd.Series(values, index=["Δ mAP", "low", "high"])).startswith(words)
+        row = pd.Series(values, index=["Δ mAP", "low", "high"])
+        row["seeds"] = 2
+        assert report.moved(row, 2).startswith(words) and "seeds" not in report.moved(row, 2)
+        assert report.moved(row, 3).endswith(", 2 of 3 seeds)") or words == moves[0, 0, 0]
 
 
 def test_claims_are_listed_by_verdict_and_shown_where_they_can_be_tested(rows):

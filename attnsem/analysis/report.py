@@ -199,20 +199,21 @@ def reference(rows: dict[str, tables.Row]) -> tables.Row:
 
 def headline(rows: dict[str, tables.Row], differences: pd.DataFrame, of: str) -> str:
     """The baseline, the method as printed, its repair and the second opinion, in one paragraph."""
-    other = reference(rows)
+    other, seeds = reference(rows), len(tables.seeds(rows))
     table = differences[differences["vs."] == other.name].set_index("row")
     names = {"proposed": "the printed gate, α clamped,", PRINTED: "with α fixed it"}
     names |= {REPAIR: f"its repair ({REPAIR})", FUSED_POOLING: FUSED_POOLING}
-    parts = [f"{called} {moved(table.loc[name])}" for name, called in names.items() if name in table.index]
+    parts = [f"{called} {moved(table.loc[name], seeds)}" for name, called in names.items() if name in table.index]
     mean_ap = other.ap()["mAP"].mean()
     return f"**{of}:** the {other.name} has {mean_ap:.1f} mAP; {'; '.join(parts) or 'no other row has been run'}."
 
 
-def moved(row: pd.Series) -> str:
+def moved(row: pd.Series, seeds: int) -> str:
     if row["Δ mAP"] == row["low"] == row["high"] == 0:
         return "is the same to the last digit, so that nothing is tested"
     verb = "gains" if row["low"] > 0 else "loses" if row["high"] < 0 else "is not told from it:"
-    return f"{verb} {row['Δ mAP']:+z.2f} points (95 % CI {row['low']:+z.2f} to {row['high']:+z.2f})"
+    fewer = f", {row['seeds']:.0f} of {seeds} seeds" if row["seeds"] < seeds else ""
+    return f"{verb} {row['Δ mAP']:+z.2f} points (95 % CI {row['low']:+z.2f} to {row['high']:+z.2f}{fewer})"
 
 
 def not_run(rows: dict[str, tables.Row], runs: str | Path, dataset: str, stage: int) -> str:
