@@ -249,6 +249,17 @@ def test_stage_4_is_worse_on_val_at_every_rate_as_choices_says():
         assert words.format(max(after.values()), before) in PAGES["CHOICES.md"]
 
 
+def test_batchnorm_by_the_batch_raises_what_it_lowers_fixed_as_the_pages_say():
+    place, run = ROOT / "results/voc2007-densenet224", "voc2007/densenet/seed4"
+    stages = [place / run / "stage1", place / run / "stage4", place / "batchnorm" / run / "stage4"]
+    before, fixed, batch = (read_json(stage / "metrics.json")["mAP"] for stage in stages)
+    settings = [Run(stage).settings.model_dump(exclude={"evaluate_every"}) for stage in stages[1:]]
+    assert [one.pop("batchnorm") for one in settings] == ["fixed", "batch"] and settings[0] == settings[1]
+    said = "{:.2f} mAP with `fixed` and {:.2f} with `batch` (`voc2007-densenet224/batchnorm`, one run), {:.2f} before"
+    assert said.format(fixed, batch, before) in PAGES["CHOICES.md"]
+    assert f"it gives the baseline {batch - before:.1f}, one seed" in PAGES["README.md"]
+
+
 def test_the_baseline_fine_tuned_at_448_pixels_is_the_printed_one_as_the_pages_say():
     row = tables.read_rows("results/voc2007-densenet448-tuned", "voc2007", 3)["baseline"]
     mean_ap, behind = row.ap()["mAP"].mean(), comparison.readings_behind(row, "1")
