@@ -7,9 +7,9 @@ another backbone, with its weights, whose vectors are put beside the first's: `-
 the paper's fusion of its two networks.
 
 Ours departs: images are square, as all of this study's, so that a scale is their side, a multiple of image_size; three
-scales are the default where the paper has five, from 256 to 768 pixels; vectors are the mean of the last convolutional
-map, not of its second fully connected layer's 4,096. Training images are whole, at the same scales, without crops. The
-paper leaves open C and how it was chosen.
+scales are the default where the paper has five, from 256 to 768 pixels, and none above 1, which only enlarges what is
+stored; vectors are the mean of the last convolutional map, not of its second fully connected layer's 4,096. Training
+images are whole, at the same scales, without crops. The paper leaves open C and how it was chosen.
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ from attnsem.analysis.systems.task import Progress
 from attnsem.datasets.features import made_once, short, state_checksum
 from attnsem.datasets.storage import fill
 
-SETTINGS = cnn_svm.SETTINGS | {"scales": "0.75 1 1.25", "second": "", "second_weights": "imagenet"}
+SETTINGS = cnn_svm.SETTINGS | {"scales": "0.5 0.75 1", "second": "", "second_weights": "imagenet"}
 
 
 space = cnn_svm.space
@@ -38,7 +38,7 @@ def sides(examples: Examples, scales: str) -> list[int]:
     except ValueError:
         of_scales = []
     if len(of_scales) < 3 or of_scales[0] < 32:
-        raise StudyError(f'very_deep has scales {scales!r}; give three or more, of 32 pixels or more, as "0.75 1 1.25"')
+        raise StudyError(f'very_deep has scales {scales!r}; give three or more, of 32 pixels or more, as "0.5 0.75 1"')
     return of_scales
 
 
