@@ -353,8 +353,9 @@ def test_what_is_left_of_a_printed_lead_is_said_of_each_system(tmp_path):
     targets = (random.random((300, 2)) < 0.4).astype(np.int8)
     good, middling = (targets + random.normal(scale=scale, size=(2, 300, 2)) for scale in (0.2, 0.6))
     rows = {system.name: tables.Row("", system.name) for system in SYSTEMS.values()}
-    rows |= {name: a_row(name, good, targets, tmp_path) for name in (REPAIR, "Very deep")}
-    rows |= {name: a_row(name, middling, targets, tmp_path) for name in ("baseline", "proposed", "CNN-SVM")}
+    names = {"good": (REPAIR, "Very deep"), "middling": ("baseline", "proposed", "proposed, α fixed", "CNN-SVM")}
+    rows |= {name: a_row(name, good, targets, tmp_path) for name in names["good"]}
+    rows |= {name: a_row(name, middling, targets, tmp_path) for name in names["middling"]}
     table = comparison.compared(rows, "1")
     printed = {"CNN-SVM": 73.9, "Very deep": 89.7}
     for name, mean_ap in printed.items():  # of 90.4, data/published
@@ -373,6 +374,12 @@ def test_what_is_left_of_a_printed_lead_is_said_of_each_system(tmp_path):
     text = comparison.lead_left(comparison.compared(rows, "2"), "mirflickr38")
     assert "of +29.0 over LDA, CNN features, " in text and "over LDA, none" not in text
     assert "printed leads are those" not in text
+    known = [tables.differences([rows["CNN-SVM"]], rows[other]).reset_index() for other in ("baseline", REPAIR)]
+    known[1]["Δ mAP"] = -5.0
+    again = comparison.compared(rows, "1", differences=pd.concat(known)).loc["CNN-SVM"]
+    assert again[f"lead of {REPAIR}", "Δ mAP"] == 5 and again["lead of proposed", "Δ mAP"] == 0
+    columns = ["", "vs. baseline", "lead of proposed"]
+    pd.testing.assert_frame_equal(again[columns].to_frame(), table.loc["CNN-SVM"][columns].to_frame())
     rows |= {"Very deep": tables.Row("", "Very deep")}
     assert "Very deep" in comparison.lead_left(comparison.compared(rows, "1"), "voc2007").split("Not run here:")[1]
     assert "prints none of these" in comparison.lead_left(comparison.compared(rows, "3"), "scenes")

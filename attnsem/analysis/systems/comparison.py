@@ -10,9 +10,15 @@ from attnsem.analysis.rows import BASELINE, REPAIR
 from attnsem.analysis.systems import GROUP, SYSTEMS, System
 
 METHOD = "proposed"
-READINGS = {METHOD: "the method as printed", REPAIR: f"its repair ({REPAIR})"}
+READINGS = {
+    METHOD: "the method as printed, α clamped",
+    PRINTED: "the method with α fixed",
+    REPAIR: f"its repair ({REPAIR})",
+}
+BOUNDS = ("Δ mAP", "low", "high")
 ASYMMETRIC = [f"{name}, asymmetric loss" for name in (BASELINE, REPAIR)]
 RANKED = (BASELINE, METHOD, PRINTED, FUSED_POOLING, REPAIR, *ASYMMETRIC, *(each.name for each in SYSTEMS.values()))
+NUMBERS = {"voc2007": ("1",), "mirflickr38": ("2", "figure 3"), "mirflickr24": ("2", "figure 3")}  # tables beside them
 DATASETS = {"1": "voc2007", "2": "mirflickr38", "figure 3": "mirflickr24"}  # of the paper's tables
 
 
@@ -25,12 +31,14 @@ def printed_of(system: System, numbers: tuple[str, ...]) -> tuple[float, float]:
     return mean_ap[method], mean_ap["Proposed"] - mean_ap[method]
 
 
-def compared(rows: dict[str, tables.Row], *numbers: str) -> pd.DataFrame:
+def compared(rows: dict[str, tables.Row], *numbers: str, differences: pd.DataFrame | None = None) -> pd.DataFrame:
     """A row a system that has been run, or that those tables of the paper print, by its name.
 
     Columns: printed, measured, and Δ mAP vs. the baseline with low and high; "printed lead" of the paper's method over
     the system and, for READINGS, lead, low and high as it was measured. In points, over the seeds that both have.
+    differences: some that tables.differences has made, which are not made again.
     """
+    known = {} if differences is None else {(line["row"], line["vs."]): line for _, line in differences.iterrows()}
     lines = {}
     for system in SYSTEMS.values():
         row, (printed, lead) = rows[system.name], printed_of(system, numbers)
@@ -38,10 +46,12 @@ def compared(rows: dict[str, tables.Row], *numbers: str) -> pd.DataFrame:
             continue
         mean_ap = row.ap()["mAP"].mean() if row.files else np.nan
         line = {("", "printed"): printed, ("", "measured"): mean_ap}
-        line |= interval("vs. baseline", row, rows[BASELINE])
+        others = {"vs. baseline": BASELINE} | {f"lead of {name}": name for name in READINGS}
+        for title, other in others.items():
+            delta, low, high = versus(row, rows[other], known.get((system.name, other)))
+            bounds = (delta, low, high) if other == BASELINE else (-delta, -high, -low)
+            line |= {(title, name): bound for name, bound in zip(BOUNDS, bounds, strict=True)}
         line |= {("", "printed lead"): lead}
-        for name in READINGS:
-            line |= interval(f"lead of {name}", rows[name], row)
         lines[system.name] = line
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis(GROUP)
 
@@ -88,10 +98,12 @@ def deltas(table: pd.DataFrame) -> pd.Series:
     return table.apply(delta, axis=1).where(table["Δ mAP"].notna(), "")
 
 
-def interval(title: str, row: tables.Row, other: tables.Row) -> dict[tuple[str, str], float]:
-    both = {*row.seeds} & {*other.seeds}
-    difference = tables.difference(row, other) if both else dict.fromkeys(("Δ mAP", "low", "high"), np.nan)
-    return {(title, name): difference[name] for name in ("Δ mAP", "low", "high")}
+def versus(row: tables.Row, other: tables.Row, known: pd.Series | None) -> tuple[float, ...]:
+    """BOUNDS of a row's difference to another, made anew where it is not known; nan where no seed has both."""
+    if known is None and not {*row.seeds} & {*other.seeds}:
+        return (np.nan,) * len(BOUNDS)
+    difference = tables.difference(row, other) if known is None else known
+    return tuple(difference[name] for name in BOUNDS)
 
 
 def lead_left(table: pd.DataFrame, dataset: str) -> str:
@@ -111,7 +123,7 @@ def lead_left(table: pd.DataFrame, dataset: str) -> str:
         parts = [part_left(system, line["", "printed lead"], line[f"lead of {name}"]) for system, line in leads.items()]
         sentences += [f"For {called}: {'; '.join(parts)}."] if parts else []
     missing = [system for system in told.index if system not in measured.index]
-    sentences = sentences or ["No system, or no row of the method, has been run."]
+    sentences = sentences or ["None of those that the paper prints has been run here, or no row of the method."]
     sentences += [f"Not run here: {'; '.join(missing)}."] if missing else []
     printed_on = list(dict.fromkeys(DATASETS[by_name[name].printed[0]] for name in told.index))
     if printed_on != [dataset]:
@@ -121,7 +133,7 @@ def lead_left(table: pd.DataFrame, dataset: str) -> str:
 
 def part_left(system: str, printed: float, lead: pd.Series) -> str:
     """Of a lead in points, printed and measured."""
-    bounds = f"{lead['Δ mAP']:+.1f} points, 95 % CI {lead['low']:+.1f} to {lead['high']:+.1f}"
+    bounds = f"{lead['Δ mAP']:+z.1f} points, 95 % CI {lead['low']:+z.1f} to {lead['high']:+z.1f}"
     if lead["high"] < 0:
         left = f"none, for the system is ahead ({bounds})"
     elif lead["low"] <= 0:
