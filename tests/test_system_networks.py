@@ -224,8 +224,8 @@ def blobs():
     return x, places, torch.nn.functional.one_hot(torch.arange(20) % 2, 2)
 
 
-def small_rlsd():
-    return RLSD(features=6, labels=2, channels=8, code=16, hidden=16, steps=2, regions=4)
+def small_rlsd(labels=2):
+    return RLSD(features=6, labels=labels, channels=8, code=16, hidden=16, steps=2, regions=4)
 
 
 def test_the_localisation_layer_finds_the_objects_that_boxes_taught_it(blobs):
@@ -251,6 +251,18 @@ def test_rlsd_learns_labels_and_boxes_together(blobs):
         torch.manual_seed(0)
         losses.append(rlsd.loss_with_boxes(network, (x, own), targets).item())
     assert losses[0] == losses[1] != losses[2]  # it matters whose boxes they are
+
+
+@pytest.mark.parametrize("target", [0, -1])
+def test_rlsd_of_one_label_that_never_occurs_and_of_images_without_objects_stays_finite(blobs, target):
+    x, places, targets = blobs
+    network, none = small_rlsd(1), [torch.zeros(0, 4) for _ in places]
+    for own in (none, [places[0], *none[1:]]):
+        network.zero_grad()
+        loss = rlsd.loss_with_boxes(network, (x, own), torch.full_like(targets[:, :1], target))
+        loss.backward()
+        assert loss.isfinite() and all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+    assert network(x).shape == (20, 1) and network(x).isfinite().all()
 
 
 def test_rlsd_without_boxes_learns_confidences_from_labels_and_its_regions_are_anchors(blobs):
