@@ -15,7 +15,7 @@ READINGS = {
     PRINTED: "the method with α fixed",
     REPAIR: f"its repair ({REPAIR})",
 }
-BOUNDS = ("Δ mAP", "low", "high")
+BOUNDS = tables.DIFFERENCE[:3]  # Δ mAP, low and high
 ASYMMETRIC = [f"{name}, asymmetric loss" for name in (BASELINE, REPAIR)]
 RANKED = (BASELINE, METHOD, PRINTED, FUSED_POOLING, REPAIR, *ASYMMETRIC, *(each.name for each in SYSTEMS.values()))
 NUMBERS = {"voc2007": ("1",), "mirflickr38": ("2", "figure 3"), "mirflickr24": ("2", "figure 3")}  # tables beside them
