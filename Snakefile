@@ -8,7 +8,7 @@ A grid file names data sets, rows of the tables, seeds, and for each notebook wh
 has, for a stage, a number of draws of learning rate, epochs and weight decay, in stage 4 of the rate alone: each row is
 trained by each on `train`, with a seed that is not among those reported (`search_seed`), and takes the one with the
 best mAP on `val` at the last epoch (attnsem/analysis/search.py).
-`choices` has the folder of another grid's val, whose choices are taken in place of a search.
+`choices` has the folder of another grid's val, whose choices those stages take in place of a search.
 `systems` has other systems (attnsem/analysis/systems), which stand on stage 1 and are searched with as many draws.
 """
 
@@ -50,6 +50,8 @@ def chose():
     return {int(path.name.removeprefix("seed")) for path in Path(workflow.basedir, CHOICES).glob("*/*/seed*")}
 
 
+if config.get("choices") and not SEARCH:
+    raise StudyError("choices are taken by the stages that search names, and it names none; add it, such as search: {2: 12, 3: 12}")
 if both := SEARCH and chose() & {*map(int, SEEDS)}:
     raise StudyError(f"seed {min(both)} chooses settings on val, so it cannot confirm them; take it out of seeds, or give another search_seed")
 DATASETS = {paper.name_of(dataset): dataset for dataset in listed("datasets", ["scenes"])}
@@ -136,6 +138,12 @@ def parent(row, stage):
 
 def chosen(dataset, part, stage):
     return f"{CHOICES}/{dataset}/{part}/stage{stage}.json"
+
+
+for part, n in PARTS:
+    for path in (chosen(dataset, part, n) for dataset in DATASETS if config.get("choices") and n in SEARCH):
+        if not Path(workflow.basedir, path).exists():
+            raise StudyError(f"there is no {path}: stage {n} of {part} was not searched there; leave its rows out of rows")
 
 
 def before(n):

@@ -108,6 +108,10 @@ def test_settings_are_searched_on_val_before_the_seeds_are_trained(tmp_path):
     assert code == 0, told
     assert "analysis.search" not in told
     assert len(re.findall(r"03_train_stage3.* -f \S+/earlier/scenes/proposed/stage3.json", told)) == 2
+    code, told = snakemake("-n", **config | {"rows": ["se"]}, choices=str(tmp_path / "earlier"))
+    assert code != 0 and "earlier/scenes/se/stage3.json: stage 3 of se was not searched there" in told
+    code, told = snakemake("-n", **config | {"search": {}}, choices=str(tmp_path / "earlier"))
+    assert code != 0 and "choices are taken by the stages that search names, and it names none" in told
     (tmp_path / "earlier/scenes/proposed/seed1").mkdir()
     code, told = snakemake("-n", **config, choices=str(tmp_path / "earlier"))
     assert code != 0 and "seed 1 chooses settings on val" in told
