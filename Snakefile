@@ -17,6 +17,7 @@ import os
 import re
 import shlex
 import sys
+from itertools import product
 from pathlib import Path
 
 from attnsem import StudyError, paper
@@ -140,10 +141,9 @@ def chosen(dataset, part, stage):
     return f"{CHOICES}/{dataset}/{part}/stage{stage}.json"
 
 
-for part, n in PARTS:
-    for path in (chosen(dataset, part, n) for dataset in DATASETS if config.get("choices") and n in SEARCH):
-        if not Path(workflow.basedir, path).exists():
-            raise StudyError(f"there is no {path}: stage {n} of {part} was not searched there; leave its rows out of rows")
+for dataset, (part, n) in product(DATASETS, PARTS if config.get("choices") else ()):
+    if n in SEARCH and not Path(workflow.basedir, path := chosen(dataset, part, n)).exists():
+        raise StudyError(f"there is no {path}: stage {n} of {part} was not searched there; leave its rows out of rows")
 
 
 def before(n):

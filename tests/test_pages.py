@@ -274,11 +274,11 @@ def test_stage_4_with_batchnorm_by_the_batch_is_as_the_pages_say():
     assert f"In its network y′ alone is {gain:.2f} above the longer baseline" in PAGES["CHOICES.md"]
     gaining = [(rows[name].ap() - longer > 0.05).sum(axis=1) for name in ("proposed, α fixed", "att, α fixed")]
     assert "{} and {} labels gaining (`att` {} and {})".format(*gaining[0], *gaining[1]) in PAGES["CHOICES.md"]
-    before = {"baseline, trained longer": "densenet/seed4/stage1", "att, α fixed": "densenet/seed4/stage1"}
-    before |= {"proposed, α fixed": "proposed-alpha-fixed/seed4/stage3"}
-    before |= {"attention pooling, α fixed": "attention_pooling-alpha-fixed/seed4/stage3"}
-    before |= {REPAIR: "proposed-confidence-alpha-fixed/seed4/stage3"}
-    for name, run in before.items():  # it raises all five
+    stood_on = {"baseline, trained longer": "densenet/seed4/stage1", "att, α fixed": "densenet/seed4/stage1"}
+    stood_on |= {"proposed, α fixed": "proposed-alpha-fixed/seed4/stage3"}
+    stood_on |= {"attention pooling, α fixed": "attention_pooling-alpha-fixed/seed4/stage3"}
+    stood_on |= {REPAIR: "proposed-confidence-alpha-fixed/seed4/stage3"}
+    for name, run in stood_on.items():  # it raises all five
         assert rows[name].of({"seed4"}).ap()["mAP"].item() > read_json(place / f"voc2007/{run}/metrics.json")["mAP"]
     of_att = read_json(rows["att, α fixed"].files[0][0].with_name("metrics.json"))["parts"]
     assert of_att["fused"] == of_att["baseline"]  # its ỹ ranks nothing
@@ -299,7 +299,7 @@ def test_the_baseline_fine_tuned_at_448_pixels_is_the_printed_one_as_the_pages_s
     kept = [read_json(path.with_name("metrics.json"))["readings"]["none positive"]["mAP"] for (path,) in row.files]
     gaps = [comparison.readings_behind(row.of({seed}), "1").loc[("none", "positive")].iloc[2] for seed in row.seeds]
     ends = f"{min(kept):.1f} to {max(kept):.1f} mAP for 89.9"
-    assert f"{ends}. Ignored" in readme
+    assert f"{ends}. Ignored" in readme and max(abs(value - 89.9) for value in kept) < 0.5  # "within half a point"
     others = f"Seeds 1 to 4 have {min(kept[1:]):.1f} to {max(kept[1:]):.1f} mAP in that reading"
     assert f"{others}, and gaps of {min(gaps[1:]):.1f} to {max(gaps[1:]):.1f} points" in choices
     said = f"correlate with {correlation:.3f} then, and the gaps have a standard deviation of {spread:.1f} points and a"
@@ -337,15 +337,14 @@ def test_gains_with_difficult_counted_as_present_are_those_of_choices():
         assert f"{name} {present:.2f} in place of {ignored:.2f}" in PAGES["CHOICES.md"]
 
 
-def histories(grid, folder):
+def histories(grid, folder, column="alpha"):
     paths = sorted((ROOT / "results" / grid).glob(f"{folder}/seed*/stage3/history.csv"))
-    return [pd.read_csv(path)["alpha"] for path in paths]
+    return [pd.read_csv(path)[column] for path in paths]
 
 
-def losses(grid, folder):
-    """The last training loss of stage 3 of each seed."""
-    paths = sorted((ROOT / "results" / grid / "voc2007" / folder).glob("seed*/stage3/history.csv"))
-    return [pd.read_csv(path)["loss"].iloc[-1] for path in paths]
+def losses(grid, row):
+    """The last training loss of each seed."""
+    return [loss.iloc[-1] for loss in histories(grid, f"voc2007/{row}", "loss")]
 
 
 def test_where_alpha_at_1_is_no_optimum_is_as_the_pages_say():
