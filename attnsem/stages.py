@@ -164,7 +164,7 @@ def run_stage(
     if fabric.is_global_zero:
         write_tensors(run.checkpoint, network.state_dict())
         write_scores(run, prepared, settings, {"scores": logits[scored]} | logits)
-        write_manifest(run, prepared.labels, origin, progress.seconds, fabric, begun_on=progress.environments[:-1])
+        write_manifest(run, prepared, origin, progress.seconds, fabric, begun_on=progress.environments[:-1])
         run.resume.unlink(missing_ok=True)
 
 
@@ -254,16 +254,18 @@ def write_scores(run: Run, prepared: Prepared, settings: Settings, logits: dict[
     write_json(run.folder / "metrics.json", content)
 
 
-def write_manifest(run: Run, labels: list[str], origin: dict, seconds: float, fabric: Fabric, **facts: object) -> None:
+def write_manifest(run: Run, prepared: Prepared, origin: dict, seconds: float, fabric: Fabric, **facts: object) -> None:
     """Last of all, for it makes the run complete. facts: what else it says, as what it was begun on."""
+    given, machine = origin["parameters"], environment(fabric.device) | cost(seconds, fabric.device)
+    sizes = {given["train_split"]: given["train_size"], given["test_split"]: given["image_size"]}
     manifest = {
-        "labels": labels,
+        "labels": prepared.labels,
+        "arrays_sha256": {split: prepared.images(split, size).sha256 for split, size in sizes.items()},
         "checkpoint_sha256": checksum(run.checkpoint),
         "scores_sha256": checksum(run.folder / "scores.npz"),
         "finished": time.strftime("%Y-%m-%d"),
         "processes": fabric.world_size,
     }
-    machine = environment(fabric.device) | cost(seconds, fabric.device)
     write_json(run.folder / "manifest.json", origin | manifest | facts | machine)
 
 

@@ -23,6 +23,7 @@ QUICK = {"dataset": "scenes", "epochs": 2, "lr_step": 1, "batch_size": 8, "featu
     "precision": "32-true",
     "device": "cpu",
 }
+ARRAYS = {"trainval": 72, "test": 64}  # pixels
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def test_frozen_weights_and_statistics_stay_bit_for_bit(runs, stage):
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3, 4])
-def test_a_run_leaves_what_the_contract_names(runs, stage):
+def test_a_run_leaves_what_the_contract_names(runs, scenes_data, stage):
     run = run_of(runs, stage)
     names = {path.name for path in run.folder.iterdir()} - {".lock"}
     assert names == {"checkpoint.pt", "history.csv", "metrics.json", "scores.npz", "manifest.json"}
@@ -89,6 +90,8 @@ def test_a_run_leaves_what_the_contract_names(runs, stage):
         "peak_memory_gib",
     }
     assert wanted <= run.manifest.keys()
+    arrays = {name: checksum(scenes_data / f"arrays/scenes/{name}-{size}.npy") for name, size in ARRAYS.items()}
+    assert run.manifest["arrays_sha256"] == arrays
     assert ("alpha" in run.history) == (stage > 2)
 
 

@@ -70,6 +70,10 @@ def test_a_whole_chain(home):
             "was trained on other data",
         ),
         (
+            lambda home: changed(home / "results/one" / FIRST / "manifest.json", "arrays_sha256", {"trainval": OTHER}),
+            "was trained on other arrays of images",
+        ),
+        (
             lambda home: changed(home / "results/one" / FIRST / "metrics.json", "readings", {}),
             "cannot be read",
         ),

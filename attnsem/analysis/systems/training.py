@@ -47,7 +47,7 @@ def train_and_write(job: Task, run: Run, fabric: Fabric) -> None:
         raise StudyError(f"scores of {job.name} are not finite; give other settings than {job.settings}")
     write_tensors(run.checkpoint, state)
     write_scores(run, job.prepared, settings, {"scores": scores})
-    write_manifest(run, job.prepared.labels, job.origin, progress.seconds, fabric)
+    write_manifest(run, job.prepared, job.origin, progress.seconds, fabric)
     run.resume.unlink(missing_ok=True)
 
 
