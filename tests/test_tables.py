@@ -426,9 +426,11 @@ def test_the_audit_finds_what_does_not_add_up():
 def test_what_the_text_says_of_labels_is_checked_by_the_annotations():
     labels = ["animals", "indoor", "plant_life", "structures", "sky"]
     targets = np.array([[1, 0, 1, 1, 1], [1, 1, 0, 1, 1], [0, 1, 0, 0, 0], [0, 1, 0, 0, -1]])
-    audit = published.audit_of_labels(targets, labels).set_index("what")
-    assert audit.loc["labels an image, of 5, at least", "recomputed"] == 10 / 4
-    pair = audit.loc["animals and indoor go together: lift above"]
-    assert pair["recomputed"] == pytest.approx(0.25 / (0.5 * 0.75)) and pair["adds up"] == "no"
-    assert audit.loc["sky and structures go together: lift above", "adds up"] == "yes"
+    for times, told in ((40, "no"), (4, "not told")):  # a lift below 1, of many images and of few
+        audit = published.audit_of_labels(np.repeat(targets, times, axis=0), labels).set_index("what")
+        assert audit.loc["labels an image, of 5, at least", "recomputed"] == 11 / 4
+        pair = audit.loc[f"animals and indoor go together ({times} images, {1.5 * times:.1f} by chance): lift above"]
+        assert pair["recomputed"] == pytest.approx(0.25 / (0.5 * 0.75)) and pair["adds up"] == told
+        sky = f"sky and structures go together ({2 * times} images, {1.5 * times:.1f} by chance): lift above"
+        assert audit.loc[sky, "adds up"] == "yes"
     assert published.audit_of_labels(targets[:, :2], ["person", "sky"]).empty
