@@ -167,6 +167,12 @@ def test_what_findings_says_of_maps_pairs_and_company_is_in_the_result_files():
         table = pd.read_csv(ROOT / f"results/{folder}/agreement_stage3.csv").set_index("row")
         correlation, p = table.loc["proposed, confidence gate, α fixed", ["rank correlation", "p"]]
         assert words.format(abs(correlation), p) in text and (p < 0.001) == ("<" in words)
+    table = pd.read_csv(ROOT / "results/voc2007-densenet448/voc2007/agreement_stage3.csv").set_index("row")
+    (repair, p), (printed, least) = (
+        table.loc[name, ["rank correlation", "p"]] for name in (REPAIR, "proposed, α fixed")
+    )
+    said = f"{abs(repair):.2f}, p = {p:.2f}, and for `proposed, α fixed` the opposite, −{-printed:.2f}, p < 0.001"
+    assert said in text and least < 0.001
     name = "company_proposed-confidence-alpha-fixed_vs_attention_pooling_stage3.csv"
     gains = pd.read_csv(place / name).query("label != 'mean of labels'")
     gains = gains.pivot(index="label", columns="with", values="Δ AP").dropna()
@@ -249,6 +255,60 @@ def test_stage_4_is_worse_on_val_at_every_rate_as_choices_says():
         assert set(after) == {0.0001, 0.0000125, 0.0008} and max(after.values()) < before
         assert max(after, key=after.get) == 0.0000125
         assert words.format(max(after.values()), before) in PAGES["CHOICES.md"]
+
+
+def test_the_rate_of_stage_4_with_batchnorm_by_the_batch_is_the_baselines_best_on_val_as_choices_says():
+    val = ROOT / "results/voc2007-densenet224-batchnorm/val/voc2007"
+    of = {draw["lr"]: draw["mAP"] for draw in read_json(val / "densenet/stage4-draws.json")["draws"]}
+    assert max(of, key=of.get) == 0.0001 and set(of) == {0.0001, 0.0000125, 0.0008}
+    before = read_json(val / "densenet/seed3/stage1/metrics.json")["mAP"]
+    said = "{:.2f} mAP; {:.2f} at 0.0000125, {:.2f} at 0.0008, {:.2f} before"
+    assert said.format(of[0.0001], of[0.0000125], of[0.0008], before) in PAGES["CHOICES.md"]
+    others = {name: Run(val / f"{name}-alpha-fixed/seed3/stage4") for name in ("proposed", "att")}
+    assert all(run.settings.lr == 0.0001 and run.settings.batchnorm == "batch" for run in others.values())
+    mean_ap = [read_json(run.folder / "metrics.json")["mAP"] for run in others.values()]
+    said = "on val, `proposed, α fixed` has {:.2f} and `att, α fixed` {:.2f} with it"
+    assert said.format(*mean_ap) in PAGES["CHOICES.md"]
+
+
+def best_on_val(place):
+    """(mAP, rank of its rate among the draws, their number) of a search's best draw."""
+    draws = read_json(ROOT / f"results/{place}-draws.json")["draws"]
+    best = max(draws, key=lambda draw: draw["mAP"] or 0)
+    return best["mAP"], sorted(draw["lr"] for draw in draws).index(best["lr"]) + 1, len(draws)
+
+
+def test_the_searches_that_end_at_the_edge_are_those_of_choices():
+    places = {
+        path.as_posix().split("/results/")[1] for path in (ROOT / "results").rglob("val/*/*/stage[123]-draws.json")
+    }
+    edges = {}
+    for place in (place.removesuffix("-draws.json") for place in places if "densenet" in place):
+        if "lr" in read_json(ROOT / f"results/{place}-draws.json")["draws"][0]:
+            _, rank, draws = best_on_val(place)
+            if draws == 12 and rank in (1, 12):
+                edges[place] = rank
+    assert edges == {
+        "voc2007-densenet448-tuned/val/voc2007/proposed-confidence-alpha-fixed/stage3": 12,
+        "voc2007-densenet224/val/voc2007/se-alpha-fixed/stage3": 12,
+        "voc2007-densenet224-printed/val/voc2007/grouped-confidence-alpha-fixed/stage3": 1,
+        "mirflickr-densenet224/val/mirflickr38/csra/stage1": 1,
+    }
+    assert "in four searches on DenseNet-121" in PAGES["CHOICES.md"]
+
+
+@pytest.mark.parametrize(
+    ("place", "control", "said"),
+    [
+        ("voc2007-densenet448/val/voc2007", "no_se", "frozen at 448 pixels it has {:.2f} mAP, `{}` {:.2f}"),
+        ("voc2007-densenet448-tuned/val/voc2007", "grouped", "fine-tuned {:.2f}, `{}` {:.2f}"),
+        ("mirflickr-densenet224/val/mirflickr38", "no_se", "on MIRFlickr's 38 labels {:.2f}, `{}` {:.2f}"),
+    ],
+)
+def test_the_repair_and_its_nearest_control_on_val_are_as_choices_says(place, control, said):
+    parts = ("proposed", control)
+    repair, other = (best_on_val(f"{place}/{part}-confidence-alpha-fixed/stage3")[0] for part in parts)
+    assert said.format(repair, f"{control}, confidence gate, α fixed", other) in PAGES["CHOICES.md"]
 
 
 def test_stage_4_with_batchnorm_by_the_batch_is_as_the_pages_say():
@@ -406,10 +466,13 @@ def test_the_bias_of_choosing_the_epoch_on_test_is_that_of_choices():
 
 
 def test_the_gate_that_hardly_moves_is_that_of_choices():
-    table = pd.read_csv(ROOT / "results/voc2007-xception224/voc2007/squeeze_stage3.csv", index_col=0)
-    sd = table.loc["proposed, confidence gate, α fixed", "gate: sd over images"]
+    sd = {}
+    for grid in ("voc2007-xception224", "voc2007-densenet448"):
+        table = pd.read_csv(ROOT / f"results/{grid}/voc2007/squeeze_stage3.csv", index_col=0)
+        sd[grid] = table.loc["proposed, confidence gate, α fixed", "gate: sd over images"]
     for page in ("CHOICES.md", "results/findings.md"):
-        assert f"standard deviation {sd:.4f}" in PAGES[page]
+        assert f"standard deviation {sd['voc2007-xception224']:.4f}" in PAGES[page]
+    assert f"{sd['voc2007-densenet448']:.5f} on DenseNet-121" in PAGES["CHOICES.md"]
 
 
 def test_the_scores_of_eight_bits_are_those_that_choices_names():
