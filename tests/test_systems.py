@@ -118,8 +118,9 @@ def linear(monkeypatch):
     monkeypatch.setitem(SYSTEMS, "by_epochs", System("by epochs", "linear_by_epochs"))
 
 
-def test_an_interrupted_system_ends_where_an_uninterrupted_one_does(place, fresh, linear, monkeypatch):
-    whole = train("by_epochs", **place)
+@pytest.mark.parametrize(("name", "own"), [("by_epochs", {}), ("dbn_cnn", {"epochs": 3, "rbm_epochs": 1, "lr": 0.005})])
+def test_an_interrupted_system_ends_where_an_uninterrupted_one_does(name, own, place, fresh, linear, monkeypatch):
+    whole = train(name, own=own, **place)
     assert whole.history["epoch"].tolist() == [1, 2, 3] and whole.history["loss"].is_monotonic_decreasing
     save = Progress.save
 
@@ -130,10 +131,10 @@ def test_an_interrupted_system_ends_where_an_uninterrupted_one_does(place, fresh
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Progress, "save", stopped)
-        train("by_epochs", **fresh)
+        train(name, own=own, **fresh)
     with pytest.raises(StudyError, match="holds a run with epochs 3, not 4"):
-        train("by_epochs", own={"epochs": 4}, **fresh)
-    resumed = train("by_epochs", **fresh)
+        train(name, own=own | {"epochs": 4}, **fresh)
+    resumed = train(name, own=own, **fresh)
     assert (resumed.scores()["scores"] == whole.scores()["scores"]).all()
     assert resumed.history.equals(whole.history) and not resumed.resume.exists()
 
@@ -313,6 +314,8 @@ def test_two_backbones_are_put_beside_each_other(place):
     two = very_deep.vectors(examples, settings | {"second": "densenet_small"})
     assert two.shape[1] == 2 * one.shape[1]
     assert two[:, : one.shape[1]] == pytest.approx(one / np.sqrt(2), abs=1e-5)
+    of_vgg = very_deep.vectors(examples, settings | {"second": "vgg19"})  # the paper's own, of random weights
+    assert of_vgg.shape[1] == one.shape[1] + 512 and of_vgg[:, : one.shape[1]] == pytest.approx(two[:, : one.shape[1]])
 
 
 def test_record_and_verify_take_systems_as_they_are(fresh, tmp_path):

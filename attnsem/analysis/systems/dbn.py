@@ -3,7 +3,8 @@ workshop on representation learning.
 
 Vectors (N, D), low-level descriptors or pooled CNN features (`inputs`), standardised; two restricted Boltzmann machines
 are trained one on the other without labels, the first with Gaussian visible units of variance 1, by one step of
-contrastive divergence (Hinton 2002); then a layer for the labels stands on them, and all are fine-tuned on eq. (10).
+contrastive divergence (Hinton 2002): scikit-learn's BernoulliRBM has no such units and no such training. Then a layer
+for the labels stands on them, and all are fine-tuned on eq. (10).
 
 Ours departs: theirs is of images and tags, joined by a layer that both share, and this study's data have no tags; its
 image descriptors were others and more (3,857 numbers). Two layers of 1,024 units are those of the image's side in the

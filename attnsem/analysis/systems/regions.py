@@ -1,6 +1,7 @@
 """The localisation layer of RLSD: anchors, their confidences and offsets, the regions that it chooses, its loss.
 
-Boxes are corners, anchors middles, widths and heights, both (…, 4) as fractions of the image's sides.
+torchvision's RegionProposalNetwork gives no confidences of the boxes that it returns, which labels are to train, and
+trains by boxes alone. Boxes are corners, anchors middles, widths and heights, both (…, 4) as fractions of the sides.
 """
 
 from typing import NamedTuple
