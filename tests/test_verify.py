@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 
@@ -140,13 +141,24 @@ def test_what_is_recorded_here_is_whole():
     assert list(verify.broken()) == []
 
 
+@pytest.mark.parametrize(("has_all", "end"), [(True, "every link holds\n"), (False, "this is no whole repository\n")])
+def test_verify_says_when_it_cannot_look_at_commits(has_all, end, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["verify"])
+    monkeypatch.setattr(verify, "has_all_commits", lambda: has_all)
+    for name in ("broken", "broken_revisions", "broken_tables", "broken_differences"):
+        monkeypatch.setattr(verify, name, lambda *_: [])
+    with pytest.raises(SystemExit, match="False"):
+        verify.main()
+    assert capsys.readouterr().out.endswith(end)
+
+
 def test_what_is_recorded_here_was_made_by_commits_of_this_repository():
     assert list(verify.broken_revisions()) == []
 
 
 def test_a_run_of_no_commit_or_of_a_changed_one_is_named(home):
     results, head = home / "results", verify.git("rev-parse", "--short=12", "HEAD")
-    if verify.git("rev-parse", "--is-shallow-repository") != "false":
+    if not verify.has_all_commits():
         pytest.skip("no whole repository here")
     for place, revision in ((FIRST, head), (SECOND, head)):
         changed(results / "one" / place / "manifest.json", "git", revision)

@@ -141,5 +141,6 @@ def part_left(system: str, printed: float, lead: pd.Series) -> str:
     elif printed <= 0:
         left = f"there is a lead ({bounds})"
     else:
-        left = f"{100 * lead['Δ mAP'] / printed:.0f} % ({bounds})"
+        share = 100 * lead["Δ mAP"] / printed
+        left = f"{share:.0f} % ({bounds})" if share <= 100 else f"more than all ({bounds})"
     return f"of {printed:+.1f} over {system}, {left}"
