@@ -78,3 +78,14 @@ def test_stackers_leave_labels_alone_that_have_too_little_to_learn_from():
     _, scores = dependencies.stack([(logits, targets, logits, targets)])
     linear = scores["all logits, linear"]
     assert np.array_equal(linear[:, [0, 2]], logits[:, [0, 2]]) and not np.allclose(linear[:, 1], logits[:, 1])
+
+
+def test_a_figure_by_company_has_the_labels_that_have_a_gain():
+    columns = ["label", "company", "with", "Δ AP", "low", "high"]
+    lines = [("a", "b", 1.0), ("c", "d", np.nan), ("mean of labels", "", 1.0)]
+    table = [[label, company, side, gain, gain, gain] for label, company, gain in lines for side in (True, False)]
+    sides = dependencies.company_sides(pd.DataFrame(table, columns=columns))
+    assert {name: [*part.index] for name, part in sides.items()} == {
+        "images with the company": ["a (b)", "mean of labels"],
+        "images without": ["a (b)", "mean of labels"],
+    }

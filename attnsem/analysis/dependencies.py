@@ -95,11 +95,11 @@ def with_interval(values: np.ndarray) -> tuple[float, float, float]:
 
 
 def company_sides(gains: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """gains_by_company's two sides as figures.gains takes them."""
-    brackets = gains["company"].map(lambda companion: f" ({companion})" if companion else "")
-    gains, present = gains.set_index(gains["label"] + brackets), gains["with"].to_numpy(bool)
-    columns = ["Δ AP", "low", "high"]
-    return {"images with the company": gains.loc[present, columns], "images without": gains.loc[~present, columns]}
+    """gains_by_company's two sides as figures.gains takes them, without the labels that were left out."""
+    gains = gains.dropna(subset="Δ AP")
+    gains = gains.set_index(gains["label"] + (" (" + gains["company"] + ")").replace(" ()", ""))
+    sides = {"images with the company": True, "images without": False}
+    return {name: gains.loc[gains["with"] == side, ["Δ AP", "low", "high"]] for name, side in sides.items()}
 
 
 @memory_given_back()
