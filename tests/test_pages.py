@@ -269,6 +269,10 @@ def test_the_rate_of_stage_4_with_batchnorm_by_the_batch_is_the_baselines_best_o
     mean_ap = [read_json(run.folder / "metrics.json")["mAP"] for run in others.values()]
     said = "on val, `proposed, α fixed` has {:.2f} and `att, α fixed` {:.2f} with it"
     assert said.format(*mean_ap) in PAGES["CHOICES.md"]
+    assert "in stage 4 of any grid on photographs, `se`, `grouped` or `proposed` with α learnt" in PAGES["CHOICES.md"]
+    of_stage_4 = {path.parts[-3] for path in (ROOT / "results").glob("*densenet*/voc2007/*/seed*/stage4")}
+    rows = {"densenet", "att-alpha-fixed", "attention_pooling-alpha-fixed"}
+    assert of_stage_4 == rows | {"proposed-alpha-fixed", "proposed-confidence-alpha-fixed"}
 
 
 def best_on_val(place):
@@ -291,10 +295,11 @@ def test_the_searches_that_end_at_the_edge_are_those_of_choices():
     assert edges == {
         "voc2007-densenet448-tuned/val/voc2007/proposed-confidence-alpha-fixed/stage3": 12,
         "voc2007-densenet224/val/voc2007/se-alpha-fixed/stage3": 12,
+        "voc2007-densenet224-alpha/val/voc2007/proposed-confidence-alpha-warm-up/stage3": 12,
         "voc2007-densenet224-printed/val/voc2007/grouped-confidence-alpha-fixed/stage3": 1,
         "mirflickr-densenet224/val/mirflickr38/csra/stage1": 1,
     }
-    assert "in four searches on DenseNet-121" in PAGES["CHOICES.md"]
+    assert "in five searches on DenseNet-121" in PAGES["CHOICES.md"]
 
 
 @pytest.mark.parametrize(
@@ -397,9 +402,27 @@ def test_gains_with_difficult_counted_as_present_are_those_of_choices():
         assert f"{name} {present:.2f} in place of {ignored:.2f}" in PAGES["CHOICES.md"]
 
 
+READINGS = ("warm-up", "unbounded", "sigmoid")
+
+
 def histories(grid, folder, column="alpha"):
     paths = sorted((ROOT / "results" / grid).glob(f"{folder}/seed*/stage3/history.csv"))
     return [pd.read_csv(path)[column] for path in paths]
+
+
+def test_what_each_reading_of_alpha_gives_the_confidence_gate_is_as_the_pages_say():
+    grid, row = "voc2007-densenet224-alpha", "voc2007/proposed-confidence-alpha"
+    ends = {name: [alpha.iloc[-1] for alpha in histories(grid, f"{row}-{name}")] for name in READINGS}
+    for name, said in {"warm-up": "α ends at {:.2f} to {:.2f}", "unbounded": "α {:.2f} to {:.2f}, so that ỹ"}.items():
+        assert said.format(min(ends[name]), max(ends[name])) in PAGES["CHOICES.md"]
+    assert {f"{alpha:.2f}" for alpha in ends["sigmoid"]} == {"0.84"} and "), α 0.84; `proposed" in PAGES["CHOICES.md"]
+    parts = [ROOT / "results" / grid / f"{row}-unbounded/seed{seed}/stage3/metrics.json" for seed in range(3)]
+    alone = {f"{read_json(path)['parts']['semantic']:.1f}" for path in parts}
+    assert alone == {"4.3"} and "whose own mAP is 4.3" in PAGES["CHOICES.md"]
+    table = pd.read_csv(ROOT / f"results/{grid}/voc2007/differences-stage3.csv").query("`vs.` == 'baseline'")
+    gains = table.set_index("row")["Δ mAP"]
+    of = (gains[f"proposed, confidence gate, α {name}"] for name in ("fixed", "warm-up"))
+    assert "at 224 pixels {:.1f}, with α learnt after an epoch {:.1f}".format(*of) in PAGES["README.md"]
 
 
 def losses(grid, row):

@@ -108,8 +108,9 @@ def audit_of_labels(targets: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
     present = pd.DataFrame(targets != 0, columns=[*labels])
     rows = []
     if {"structures", "plant_life"} <= {*labels}:
-        what = f"labels an image, of {len(labels)}, at least"
-        rows.append(_row("section 3.3 text", what, 5, present.sum(axis=1).mean(), 0))
+        rows.append(
+            _row("section 3.3 text", f"labels an image, of {len(labels)}, at least", 5, present.sum(1).mean(), 0)
+        )
     for section, pairs in (("section 3.2 text", PAIRS_OF_VOC), ("section 3.3 text", PAIRS_OF_MIRFLICKR)):
         for one, other in (pair for pair in pairs if {*pair} <= {*present.columns[present.any()]}):
             both, chance = (present[one] & present[other]).sum(), present[one].sum() * present[other].mean()
