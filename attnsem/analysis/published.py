@@ -72,8 +72,9 @@ def _means() -> list[dict]:
             if len(missing := labels.index[labels.isna()]):
                 mean = (len(labels) * values["mAP"] - labels.sum()) / len(missing)
                 theirs = printed.loc["DenseNet", missing].mean()
-                what += f" ({len(missing)} missing labels would have a mean of {mean:.1f}, DenseNet's of those is "
-                what += f"{theirs:.1f})"
+                what += (
+                    f" ({len(missing)} missing labels would have a mean of {mean:.1f}, DenseNet's have {theirs:.1f})"
+                )
             rows.append(_row(f"table {number}", what, values["mAP"], labels.mean(skipna=False), PRINTED))
             if number == "2" and rows[-1]["adds up"] == "no":
                 of_24 = labels[~labels.index.str.endswith("_r1")].mean()
@@ -108,9 +109,8 @@ def audit_of_labels(targets: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
     present = pd.DataFrame(targets != 0, columns=[*labels])
     rows = []
     if {"structures", "plant_life"} <= {*labels}:
-        rows.append(
-            _row("section 3.3 text", f"labels an image, of {len(labels)}, at least", 5, present.sum(1).mean(), 0)
-        )
+        mean = present.sum(axis=1).mean()
+        rows.append(_row("section 3.3 text", f"labels an image, of {len(labels)}, at least", 5, mean, 0))
     for section, pairs in (("section 3.2 text", PAIRS_OF_VOC), ("section 3.3 text", PAIRS_OF_MIRFLICKR)):
         for one, other in (pair for pair in pairs if {*pair} <= {*present.columns[present.any()]}):
             both, chance = (present[one] & present[other]).sum(), present[one].sum() * present[other].mean()
