@@ -72,9 +72,7 @@ def _means() -> list[dict]:
             if len(missing := labels.index[labels.isna()]):
                 mean = (len(labels) * values["mAP"] - labels.sum()) / len(missing)
                 theirs = printed.loc["DenseNet", missing].mean()
-                what += (
-                    f" ({len(missing)} missing labels would have a mean of {mean:.1f}, DenseNet's have {theirs:.1f})"
-                )
+                what += f" (the {len(missing)} missing would have a mean of {mean:.1f}, DenseNet's have {theirs:.1f})"
             rows.append(_row(f"table {number}", what, values["mAP"], labels.mean(skipna=False), PRINTED))
             if number == "2" and rows[-1]["adds up"] == "no":
                 of_24 = labels[~labels.index.str.endswith("_r1")].mean()
