@@ -119,8 +119,8 @@ def linear(monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "own"), [("by_epochs", {}), ("dbn_cnn", {"epochs": 3, "rbm_epochs": 1, "lr": 0.005})])
-def test_an_interrupted_system_ends_where_an_uninterrupted_one_does(name, own, place, fresh, linear, monkeypatch):
-    whole = train(name, own=own, **place)
+def test_an_interrupted_system_ends_where_an_uninterrupted_one_does(name, own, fresh, linear, monkeypatch, tmp_path):
+    whole = train(name, own=own, **fresh | {"runs": shutil.copytree(fresh["runs"], tmp_path / "uninterrupted")})
     assert whole.history["epoch"].tolist() == [1, 2, 3] and whole.history["loss"].is_monotonic_decreasing
     save = Progress.save
 
