@@ -402,9 +402,6 @@ def test_gains_with_difficult_counted_as_present_are_those_of_choices():
         assert f"{name} {present:.2f} in place of {ignored:.2f}" in PAGES["CHOICES.md"]
 
 
-READINGS = ("warm-up", "unbounded", "sigmoid")
-
-
 def histories(grid, folder, column="alpha"):
     paths = sorted((ROOT / "results" / grid).glob(f"{folder}/seed*/stage3/history.csv"))
     return [pd.read_csv(path)[column] for path in paths]
@@ -412,7 +409,8 @@ def histories(grid, folder, column="alpha"):
 
 def test_what_each_reading_of_alpha_gives_the_confidence_gate_is_as_the_pages_say():
     grid, row = "voc2007-densenet224-alpha", "voc2007/proposed-confidence-alpha"
-    ends = {name: [alpha.iloc[-1] for alpha in histories(grid, f"{row}-{name}")] for name in READINGS}
+    readings = ("warm-up", "unbounded", "sigmoid")
+    ends = {name: [alpha.iloc[-1] for alpha in histories(grid, f"{row}-{name}")] for name in readings}
     for name, said in {"warm-up": "α ends at {:.2f} to {:.2f}", "unbounded": "α {:.2f} to {:.2f}, so that ỹ"}.items():
         assert said.format(min(ends[name]), max(ends[name])) in PAGES["CHOICES.md"]
     assert {f"{alpha:.2f}" for alpha in ends["sigmoid"]} == {"0.84"} and "), α 0.84; `proposed" in PAGES["CHOICES.md"]
