@@ -53,6 +53,17 @@ class Warnings(logging.StreamHandler):
                 self.flush()
 
 
+def run(arguments: list[str]) -> None:
+    """papermill; once more where another program took a port that was picked for the kernel (papermill's issue 511)."""
+    command = ["--log-output", "--no-progress-bar", *arguments]
+    try:
+        papermill(command, standalone_mode=False)
+    except RuntimeError as error:
+        if "Kernel died before replying" not in str(error):  # said of a kernel that has run no cell
+            raise
+        papermill(command, standalone_mode=False)
+
+
 def main(arguments: list[str]) -> int:
     executed = Path(arguments[1])
     title = " ".join(executed.parent.parts[-3:]) if executed.parent.name.startswith("stage") else executed.stem
@@ -62,7 +73,7 @@ def main(arguments: list[str]) -> int:
         logging.getLogger().addHandler(Warnings(terminal))
         try:
             with divided(log, title):
-                papermill(["--log-output", "--no-progress-bar", *arguments], standalone_mode=False)
+                run(arguments)
         except PapermillExecutionError as error:
             log.write(f"{error}\n{error.ename}: {error.evalue}\n")
             return 1

@@ -1,10 +1,10 @@
 """The study's notebooks on COCO's official files, as whoever has COCO on disk runs them; the images are generated."""
 
-import papermill
 import pytest
 
-from attnsem.files import ROOT, read_json
+from attnsem.files import read_json
 from tests.coco_like import write
+from tests.executed import execute
 
 SMALL = {"backbone": "densenet_small", "weights": "none", "epochs": 1, "batch_size": 8, "device": "cpu"}
 
@@ -17,10 +17,8 @@ def study(tmp_path_factory):
     parameters |= SMALL | {"train_size": 40, "image_size": 32, "stage": 3}
     parameters |= {name: str(home / name) for name in ("data", "runs", "figures")}
     for name in ("00_prepare_data", "01_train_stage1", "05_table1_voc2007"):
-        path = ROOT / f"notebooks/{name}.ipynb"
-        own = {name: value for name, value in parameters.items() if name in papermill.inspect_notebook(path)}
-        notebook = papermill.execute_notebook(path, home / path.name, own, cwd=home, progress_bar=False)
-        outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+        cells = execute(name, home, parameters).cells
+        outputs = [output for cell in cells if cell.cell_type == "code" for output in cell.outputs]
         shown[name[:2]] = "\n".join(one.get("text", "") or one.data.get("text/plain", "") for one in outputs)
     return home, shown
 

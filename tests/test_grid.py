@@ -352,6 +352,27 @@ def test_what_the_snakefile_refuses_is_its_sentence_and_routine_is_not_told(tmp_
     assert stream.getvalue().splitlines() == lines
 
 
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_a_kernel_that_dies_before_its_first_cell_is_started_once_more(deaths, tmp_path):
+    """As one does whose port another program took in the meantime; what the first cell does wrong is not repeated."""
+    start = (
+        "import os, sys; from pathlib import Path; died = Path('died'); n = len(died.read_text())\n"
+        f"if n < {deaths}: died.write_text('x' * (n + 1)); sys.exit(1)\n"
+        "os.execv(sys.executable, [sys.executable, '-m', 'ipykernel_launcher', '-f', sys.argv[1]])"
+    )
+    kernel = {"argv": [sys.executable, "-c", start, "{connection_file}"], "display_name": "dies", "language": "python"}
+    (tmp_path / "kernels/dies").mkdir(parents=True)
+    write_json(tmp_path / "kernels/dies/kernel.json", kernel)
+    (tmp_path / "died").write_text("")
+    code = nbformat.v4.new_code_cell("open('ran', 'a').write('x')\nraise ValueError('its own')")
+    nbformat.write(nbformat.v4.new_notebook(cells=[code]), tmp_path / "in.ipynb")
+    command = [sys.executable, ROOT / "grids/execute.py", "in.ipynb", "out.ipynb", "-k", "dies"]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "JUPYTER_PATH": str(tmp_path)})
+    told = "ValueError: its own" if deaths == 1 else "RuntimeError: Kernel died before replying to kernel_info"
+    assert done.returncode == 1 and (tmp_path / "out.log").read_text().splitlines()[-1] == told
+    assert not (tmp_path / "ran").exists() if deaths == 2 else (tmp_path / "ran").read_text() == "x"
+
+
 def test_epochs_go_to_the_terminal_and_all_else_to_the_log(tmp_path, capfd):
     with open(tmp_path / "log", "w", buffering=1) as file, execute.divided(file, "proposed seed0 stage3"):
         os.write(2, "\repoch 1 of 2  α 0.5\nTypeError: a warning\n".encode())

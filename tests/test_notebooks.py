@@ -1,11 +1,9 @@
 """Every notebook under papermill, with the cells a user runs, on a tenth of `scenes`."""
 
-import multiprocessing
 import os
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from itertools import repeat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -16,6 +14,7 @@ from PIL import Image
 
 from attnsem.datasets import read_image, scenes
 from attnsem.files import ROOT
+from tests.executed import execute
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 REPORT = ROOT / "notebooks/12_report.ipynb"
@@ -39,15 +38,10 @@ def study(tmp_path_factory):
     parameters = {"dataset": "scenes", "partial": True, "epochs": 1, "photos": str(home / "photos")}
     parameters |= {name: str(place) for name, place in places.items()}
     in_order, at_once = NOTEBOOKS[:5], NOTEBOOKS[5:]  # what reads the runs does not wait for one another
-    notebooks = [execute(path, home, parameters) for path in in_order]
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        notebooks += pool.map(execute, at_once, repeat(home), repeat(parameters))
+    notebooks = [execute(path.stem, home, parameters) for path in in_order]
+    with ThreadPoolExecutor(2) as pool:
+        notebooks += pool.map(lambda path: execute(path.stem, home, parameters), at_once)
     return home, {path.stem: notebook for path, notebook in zip(NOTEBOOKS, notebooks, strict=True)}
-
-
-def execute(path, home, parameters):
-    own = {name: value for name, value in parameters.items() if name in papermill.inspect_notebook(path)}
-    return papermill.execute_notebook(path, home / path.name, own, cwd=home, progress_bar=False)
 
 
 def outputs(notebook):
@@ -74,7 +68,7 @@ def test_the_committed_report_is_of_the_result_files(tmp_path):
             output["data"] for output in outputs(notebook) if "data" in output and "image/png" not in output["data"]
         ]
 
-    executed = execute(REPORT, tmp_path, {"figures": str(tmp_path)})
+    executed = execute(REPORT.stem, tmp_path, {"figures": str(tmp_path)})
     ours, theirs = said(executed), said(nbformat.read(REPORT, as_version=4))
     assert len(ours) > 10 and ours[:-1] == theirs[:-1], "make report"  # the last is the manifest
 

@@ -21,6 +21,7 @@ from attnsem.datasets.similarity import similarity
 from attnsem.files import ROOT
 from attnsem.notebook import argument, command_line, value_of
 from attnsem.runs import command
+from tests.executed import execute
 
 SIZES = {"train_size": 40, "image_size": 32}
 SMALL = {"backbone": "densenet_small", "weights": "none", "epochs": 1, "batch_size": 5, "device": "cpu"}
@@ -242,10 +243,9 @@ def test_pictures_and_figures_stay_in_their_folders_whatever_the_table_names(tmp
     parameters = {"dataset": str(path), "runs": str(tmp_path / "runs")}
     own = {"out": str(tmp_path / "out"), "data": str(tmp_path / "data"), "row": "baseline", "device": "cpu", "stage": 1}
     tables = {"figures": str(tmp_path / "out/figures"), "stage": 3}
+    (tmp_path / "out").mkdir()
     for notebook, more in {"11_predict": own, "05_table1_voc2007": tables}.items():
-        source, target = ROOT / f"notebooks/{notebook}.ipynb", tmp_path / "out/executed.ipynb"
-        target.parent.mkdir(exist_ok=True)
-        papermill.execute_notebook(source, target, parameters | more, progress_bar=False)
+        execute(notebook, tmp_path / "out", parameters | more)
     written = {path.relative_to(tmp_path).as_posix() for path in set(tmp_path.rglob("*")) - before}
     assert all(name == "out" or name.startswith("out/") for name in written)
     assert {"out/test images/..%2Fup.png", "out/figures/2021/table1_differences.svg"} <= written
