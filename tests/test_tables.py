@@ -127,14 +127,17 @@ def test_a_claim_is_shown_for_each_kind_of_reading_of_alpha():
         ", α sigmoid": "inconclusive",
     }
     lines = [
-        ["it gains", "gains", f"proposed{name} vs. baseline", *[0.5] * 6, 0.02, word] for name, word in readings.items()
+        ["it gains", "gains", f"proposed{name} vs. baseline", *[0.5] * 6, 0.02, word, 1.44]
+        for name, word in readings.items()
     ]
     shown = report.claims_shown(pd.DataFrame(lines, columns=claims.COLUMNS))
     assert shown[["α", "verdict"]].to_numpy().tolist() == [
         ["in [0, 1]: sigmoid", "inconclusive"],
         ["fixed", "supported"],
     ]
-    untested = [[*line[:-1], "not testable"] for line in lines[:2]]
+    told = report.claim_lines(shown.assign(seeds=3)).set_index("verdict")["trust"]
+    assert told["inconclusive"] == "open: an interval 1.4 times narrower decides" and told["supported"] == "fair"
+    untested = [[*line[:-2], "not testable", np.nan] for line in lines[:2]]
     shown = report.claims_shown(pd.DataFrame(untested, columns=claims.COLUMNS))
     assert shown[["α", "verdict"]].to_numpy().tolist() == [["in [0, 1], fixed", "not testable"]]
 

@@ -142,7 +142,7 @@ def trust(row: pd.Series) -> str:
     if row["seeds"] < 3:
         return "little: too few seeds"
     if row["verdict"] == "inconclusive":
-        return "open"
+        return f"open: an interval {row['shrink']:.1f} times narrower decides"
     return "firm" if row["p"] < statistics.LEVEL / 10 else "fair"
 
 

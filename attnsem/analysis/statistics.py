@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtr, stdtrit
+from scipy.special import ndtri, stdtr, stdtrit
 
 from attnsem.metrics import mean_precision, rank, roles
 
@@ -13,22 +13,15 @@ LITTLE = 0.25  # points of mAP within which two rows are equivalent; half of wha
 LEVEL = 0.05
 
 
-def bootstrap(
-    targets: np.ndarray,
-    scores: np.ndarray,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-    interpolation: str = "none",
-    difficult: str = "ignore",
-) -> np.ndarray:
+def bootstrap(targets: np.ndarray, scores: np.ndarray, *, resamples: int = 1000, seed: int = 0) -> np.ndarray:
     """AP of every label in each of `resamples` draws of the images with replacement (Efron 1979): (resamples, C).
 
-    Parameters and result as of `metrics.average_precision`; nan where a draw has no positive of the label. The draws
-    follow from the seed and the number of images alone: two models scored on the same images have the same draws.
+    Of targets and scores as in `metrics.average_precision`, not interpolated, difficult ignored; nan where a draw has
+    no positive of the label. The draws follow from the seed and the number of images alone: two models scored on the
+    same images have the same draws.
     """
     ranked = rank(targets, scores)
-    positive, counted = roles(ranked.targets, interpolation, difficult)
+    positive, counted = roles(ranked.targets, "none", "ignore")
     labels, images = positive.shape
     random = np.random.default_rng(seed)
     draws = [np.bincount(random.integers(0, images, images), minlength=images) for _ in range(resamples)]
@@ -46,7 +39,7 @@ def bootstrap(
             counts = np.take(times[start : start + 64], order[: ends[-1]], axis=1)
             found = np.add.reduceat(counts[:, hits], firsts, axis=1, dtype=np.int32).cumsum(axis=1)
             seen = np.add.reduceat(counts, [0, *ends[:-1]], axis=1, dtype=np.int32).cumsum(axis=1)
-            ap.append(mean_precision(found, found / np.maximum(seen, 1), interpolation))
+            ap.append(mean_precision(found, found / np.maximum(seen, 1), "none"))
         return np.concatenate(ap)
 
     with ThreadPoolExecutor() as pool:
@@ -126,6 +119,12 @@ def holm(p: pd.Series) -> pd.Series:
     ordered = p.dropna().sort_values()
     steps = ordered * np.arange(len(ordered), 0, -1)
     return steps.cummax().clip(upper=1).reindex(p.index)
+
+
+def shrink(p: float, tests: int) -> float:
+    """By what factor an interval must shrink for a one-sided p value, now p, to be below LEVEL after Holm's
+    correction, whatever the other tests give; by the normal distribution."""
+    return float(ndtri(1 - LEVEL / tests) / ndtri(1 - p))
 
 
 def verdict(wrong: float, right: float) -> str:
