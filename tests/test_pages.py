@@ -423,6 +423,44 @@ def test_what_each_reading_of_alpha_gives_the_confidence_gate_is_as_the_pages_sa
     assert "at 224 pixels {:.1f}, with α learnt after an epoch {:.1f}".format(*of) in PAGES["README.md"]
 
 
+def test_what_the_readings_of_alpha_give_the_logits_gate_is_as_choices_says():
+    grid, row = "voc2007-densenet224-alpha", "voc2007/proposed-logits"
+    ends = {name: [alpha.iloc[-1] for alpha in histories(grid, row + name)] for name in ("", "-alpha-warm-up")}
+    assert {f"{alpha:.2f}" for alphas in ends.values() for alpha in alphas} == {"1.00"}
+    assert {f"{alpha.iloc[-1]:.2f}" for alpha in histories(grid, f"{row}-alpha-sigmoid")} == {"0.89"}
+    unbounded = [alpha.iloc[-1] for alpha in histories(grid, f"{row}-alpha-unbounded")]
+    parts = [ROOT / "results" / grid / f"{row}-alpha-fixed/seed{seed}/stage3/metrics.json" for seed in range(3)]
+    alone = [read_json(path)["parts"]["semantic"] for path in parts]
+    for said in ("equal the baseline (α ends at 1.00)", "), α 0.89; `proposed", "gains next to nothing there"):
+        assert said in PAGES["CHOICES.md"]
+    assert f"α {min(unbounded):.2f} to {max(unbounded):.2f}; `proposed, logits gate, α fixed`" in PAGES["CHOICES.md"]
+    assert f"though its ỹ alone has {min(alone):.0f} to {max(alone):.0f} mAP" in PAGES["CHOICES.md"]
+    table = pd.read_csv(ROOT / f"results/{grid}/voc2007/differences-stage3.csv").query("`vs.` == 'baseline'")
+    table = table[table["row"].str.contains("logits")].set_index("row")
+    assert (table["seeds"] == 3).all() and len(table) == 5 and table["Δ mAP"].max() < 0.15
+    equal = (table["Δ mAP"].abs() < 0.0005) & (table["high"] < 0.0005)
+    assert [*table.index[equal]] == ["proposed, logits gate", "proposed, logits gate, α warm-up"]
+
+
+def recorded_gain(grid, part, stage, seeds):
+    """Mean Δ mAP of a part over stage 1, by metrics.json."""
+    place, run = ROOT / "results" / grid, "seed{}/stage{}/metrics.json"
+    ours = [read_json(place / part / run.format(seed, stage))["mAP"] for seed in range(seeds)]
+    return np.mean(ours) - np.mean(
+        [read_json(place / "densenet" / run.format(seed, 1))["mAP"] for seed in range(seeds)]
+    )
+
+
+def test_gains_whose_scores_are_left_out_are_those_of_the_recorded_metrics():
+    repair, text = "proposed-confidence-alpha-fixed", PAGES["CHOICES.md"]
+    splits = (recorded_gain(f"mirflickr-densenet224-split{n}/mirflickr38", repair, 3, 3) for n in (1, 2))
+    assert "the repair by its recorded mAP {:+.2f} and {:+.2f} in place of".format(*splits) in text
+    voc, mirflickr = ("voc2007-densenet448/voc2007", 3), ("mirflickr-densenet224/mirflickr38", 5)
+    of_loss = [recorded_gain(place, "densenet-loss-asl", 1, seeds) for place, seeds in (voc, mirflickr)]
+    assert f"with the seed whose scores are kept, {of_loss[0]:+.2f} with all three" in text
+    assert f"{of_loss[1]:+.2f} with five seeds, by their recorded mAP" in text
+
+
 def losses(grid, row):
     """The last training loss of each seed."""
     return [loss.iloc[-1] for loss in histories(grid, f"voc2007/{row}", "loss")]
