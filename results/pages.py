@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from attnsem import paper
 from attnsem.analysis import claims, tables
 from attnsem.analysis.report import (
     FUSED_POOLING,
@@ -20,7 +21,7 @@ from attnsem.analysis.report import (
     places,
 )
 from attnsem.analysis.results import PARTS, as_markdown
-from attnsem.analysis.rows import BASELINE, LONGER, REPAIR
+from attnsem.analysis.rows import BASELINE, LONGER, REPAIR, ROWS, settings_of
 from attnsem.analysis.systems import GROUP
 from attnsem.analysis.systems.comparison import METHOD
 from attnsem.files import ROOT, read_json, write_table
@@ -40,8 +41,8 @@ other backbones than the paper's.
 - [rows.csv](rows.csv): every row of every grid, its mAP, standard deviation over seeds, and Δ mAP vs. baseline.
 - [stages.csv](stages.csv): every tested stage, mAP of each part of its network, and three more readings of AP.
 - `<grid>/<data set>/differences-stage<n>.csv`: Δ mAP of every row vs. others, with 95 % bootstrap intervals over test
-  images and seeds; `claims-stage<n>.csv`: the paper's claims, tested; `gain-stage<n>.csv`: what the gain of the
-  confidence gate is made of.
+  images and seeds; `claims-stage<n>.csv`: the paper's claims, tested, and how many times narrower an interval is enough
+  to decide an inconclusive one (`shrink`); `gain-stage<n>.csv`: what the gain of the confidence gate is made of.
 - `<grid>/<data set>/localisation_*.csv`, `squeeze_*`, `agreement_*`, `planted_*`, `scale_*`, `company_*`,
   `influence_*`: the numbers behind notebooks 09 and 10, some of them of rows whose runs are not kept.
 - `<grid>/<data set>/<row>/seed<k>/stage<n>`: a run. `scores.npz` has the logits of the test images (float16),
@@ -132,7 +133,10 @@ def grids_table(rows: pd.DataFrame, results: Path = ROOT / "results") -> pd.Data
             "seeds": f"{most}" if fewest == most else f"{fewest} to {most}",
             "baseline": f"{table.loc[BASELINE, 'mAP']:.1f}",
         }
-        lines.append(line | {name: gained(table.loc[name]) if name in table.index else "not run" for name in HEADLINE})
+        place = results / grid, dataset, stage
+        lines.append(
+            line | {name: gained(table.loc[name]) if name in table.index else absent(*place, name) for name in HEADLINE}
+        )
     for folder in sorted(path for path in results.iterdir() if path.is_dir() and path.name not in {*rows["grid"]}):
         runs = [Run(path.parent) for path in sorted(folder.rglob("manifest.json"))]
         for split in sorted({run.settings.test_split for run in runs}):
@@ -149,6 +153,12 @@ def stages_line(name: str, runs: list[Run]) -> dict[str, str]:
     backbone = f"{settings.backbone} {trained}, {settings.image_size} pixels, stage {settings.stage}"
     line = {"grid": name, "data set": dataset, "backbone": backbone, "rows": f"stages: {len(runs)}"}
     return line | {"seeds": f"{len({run.settings.seed for run in runs})}", "baseline": f"{mean_ap:.1f}"}
+
+
+def absent(folder: Path, dataset: str, stage: int, name: str) -> str:
+    """In place of Δ mAP, of a row of which no scores are recorded."""
+    part = folder / dataset / paper.part_of(settings_of(ROWS[name], stage, dataset=dataset))
+    return "scores left out" if any(part.glob(f"seed*/stage{stage}/manifest.json")) else "not run"
 
 
 def gained(row: pd.Series) -> str:
@@ -203,7 +213,7 @@ def first_claims() -> tuple[str, pd.DataFrame]:
     lines, names = [], {}
     for place in (place for place in rows if seeds[place] >= SEEDS and pixels[place] == largest[place[1]]):
         trained = "frozen" if "frozen" in tables.backbone(rows[place], place[2]) else "fine-tuned"
-        names.setdefault(trained, []).append(f"{place[0].name} ({seeds[place]} seeds)")
+        names.setdefault(trained, {})[place[0].name] = seeds[place]
         shown = claims_shown(compared(*place, "claims"))
         is_printed = shown[["printed", "from its cells"]].notna().any(axis=1)
         shown = shown[is_printed | shown["claim"].str.startswith(claims.MOST.partition(" {}")[0])]
@@ -216,7 +226,9 @@ def first_claims() -> tuple[str, pd.DataFrame]:
     table = table.pivot(index=["claim", "α", "printed (cells)"], columns="trained", values="Δ (95 % CI), verdict")
     table = table.fillna("").reset_index().astype({"claim": str})
     table.loc[table["claim"].duplicated(), ["claim", "printed (cells)"]] = ""
-    return " ".join(f"{trained.capitalize()}: {', '.join(names[trained])}." for trained in sorted(names)), table
+    texts = [f"{trained.capitalize()}: {', '.join(of)}." for trained, of in sorted(names.items())]
+    counts = sorted({count for of in names.values() for count in of.values()})
+    return f"{' '.join(texts)} {' or '.join(map(str, counts))} seeds each.", table
 
 
 def claim_cell(line: dict[str, object], seeds: int) -> dict[str, str]:

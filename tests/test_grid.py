@@ -368,8 +368,8 @@ def test_a_kernel_that_dies_before_its_first_cell_is_started_once_more(deaths, t
     nbformat.write(nbformat.v4.new_notebook(cells=[code]), tmp_path / "in.ipynb")
     command = [sys.executable, ROOT / "grids/execute.py", "in.ipynb", "out.ipynb", "-k", "dies"]
     done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "JUPYTER_PATH": str(tmp_path)})
-    told = "ValueError: its own" if deaths == 1 else "RuntimeError: Kernel died before replying to kernel_info"
-    assert done.returncode == 1 and (tmp_path / "out.log").read_text().splitlines()[-1] == told
+    reason = "ValueError: its own" if deaths == 1 else "RuntimeError: Kernel died before replying to kernel_info"
+    assert done.returncode == 1 and (tmp_path / "out.log").read_text().splitlines()[-1] == reason
     assert not (tmp_path / "ran").exists() if deaths == 2 else (tmp_path / "ran").read_text() == "x"
 
 

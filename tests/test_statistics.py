@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from attnsem.analysis import claims, report, statistics, tables
-from attnsem.analysis.statistics import LEVEL, Estimate, holm, p_values, shrink, two_way, verdict
+from attnsem.analysis.statistics import Estimate, holm, p_values, shrink, two_way, verdict
 from tests.test_tables import leave
 
 
@@ -172,10 +172,16 @@ def test_labels_that_the_paper_names_are_claimed_to_gain_what_its_cells_say(data
     assert {*table.labels} == {"diningtable", "pottedplant", "tvmonitor"} and table.size == pytest.approx(1)
 
 
+@pytest.mark.parametrize("freedom", [3.0, 1e6])
 @pytest.mark.parametrize(("distance", "claim"), [(1.0, "gains"), (-0.7, "loses"), (0.5, "no gain")])
-def test_an_interval_that_shrinks_as_the_table_says_decides_the_claim(distance, claim):
-    """Of five tests; a hundredth less does not."""
-    factor = shrink(min(p_values(Estimate(distance, 1.0, 1e6), claim)), tests=5)
-    for shrunk, decided in ((factor / 1.01, False), (factor * 1.01, True)):
-        p = min(p_values(Estimate(distance, 1 / shrunk, 1e6), claim))
-        assert (5 * p < LEVEL) == decided and 1 < factor < 10
+def test_an_interval_that_shrinks_as_the_table_says_decides_the_claim(distance, claim, freedom):
+    """Of five tests, in which it is the least; a hundredth less does not."""
+    factor = shrink(min(p_values(Estimate(distance, 1.0, freedom), claim)), freedom, tests=5)
+    for error, decided in ((1.01 / factor, False), (1 / 1.01 / factor, True)):
+        wrong, right = p_values(Estimate(distance, error, freedom), claim)
+        adjusted = holm(pd.Series([wrong, right, *[0.9] * 3]))
+        assert (verdict(*adjusted[:2]) != "inconclusive") == decided and 1 < factor < 20
+
+
+def test_no_interval_decides_what_lies_on_the_border():
+    assert shrink(0.5, 10, 5) == np.inf

@@ -37,7 +37,8 @@ def leave(folder, row, seed, quality, stage=3, **parameters):
     manifest = dict.fromkeys(NAMED) | {"parameters": settings.model_dump()}
     manifest["scores_sha256"] = checksum(run.folder / "scores.npz")
     write_json(run.folder / "manifest.json", manifest)
-    pd.DataFrame({"epoch": [1, 2], "loss": [2, 1], "mAP": [60.0, 50.0]}).to_csv(run.folder / "history.csv")
+    history = pd.DataFrame({"epoch": [1, 2], "loss": [2, 1], "mAP": [60.0, 50.0], "alpha": [0.5, 1]})
+    history.to_csv(run.folder / "history.csv")
     return targets, scores
 
 
@@ -135,8 +136,10 @@ def test_a_claim_is_shown_for_each_kind_of_reading_of_alpha():
         ["in [0, 1]: sigmoid", "inconclusive"],
         ["fixed", "supported"],
     ]
-    told = report.claim_lines(shown.assign(seeds=3)).set_index("verdict")["trust"]
-    assert told["inconclusive"] == "open: an interval 1.4 times narrower decides" and told["supported"] == "fair"
+    trust = report.claim_lines(shown.assign(seeds=3)).set_index("verdict")["trust"]
+    assert trust["inconclusive"] == "open: 1.4 times narrower decides" and trust["supported"] == "fair"
+    trust = report.claim_lines(shown.assign(seeds=3, shrink=np.inf)).set_index("verdict")["trust"]
+    assert trust["inconclusive"] == "open: at the border"
     untested = [[*line[:-2], "not testable", np.nan] for line in lines[:2]]
     shown = report.claims_shown(pd.DataFrame(untested, columns=claims.COLUMNS))
     assert shown[["α", "verdict"]].to_numpy().tolist() == [["in [0, 1], fixed", "not testable"]]
@@ -272,6 +275,10 @@ def test_equal_scores_are_recorded_once(runs, tmp_path):
     arrays = read_arrays(first / "scores.npz")
     rounded = arrays | {"scores": arrays["scores"] + 0.01}  # by a GPU, in batches of another size, where α ends at 1
     write_arrays(tmp_path / "runs/scenes/se/seed0/stage3/scores.npz", rounded)
+    arrays = read_arrays(tmp_path / "runs/scenes/densenet/seed1/stage1/scores.npz")
+    below_1 = tmp_path / "runs/scenes/proposed/seed1/stage3"  # as alike, but its α is no 1
+    write_arrays(below_1 / "scores.npz", arrays | {"scores": arrays["scores"] + 0.01})
+    Run(below_1).history.assign(alpha=0.995).to_csv(below_1 / "history.csv")
     record.record(tmp_path / "runs", "here", tmp_path / "results")
     folder = tmp_path / "results/here/scenes"
     for row in ("proposed", "se"):

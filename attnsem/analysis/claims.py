@@ -93,33 +93,33 @@ def claims_of(dataset: str, person: list[str]) -> list[Claim]:
 
 def stated_gain(dataset: str) -> float:
     """Points of mAP that Table 3 prints for the whole method over DenseNet; 0 of other data sets."""
-    printed = Claim("", "proposed").printed(dataset)
-    return 0.0 if np.isnan(printed) else round(printed, 1)
+    return round(np.nan_to_num(Claim("", "proposed").printed(dataset)), 1)
 
 
 def tested(rows: dict[str, Row], dataset: str, stage: int) -> pd.DataFrame:
-    """Every claim under every reading of α that has been run: what the paper prints (points; labels more than half), Δ
-    with its 95 % interval, the verdict, its p value after Holm over this table (where inconclusive the smaller, and by
-    what factor the interval must shrink to decide it)."""
-    table, p = [], []
+    """COLUMNS of every claim under every reading of α that has been run: Δ in points, of MOST in labels more than half;
+    p after Holm over this table, of an inconclusive claim the smaller, with how many times narrower is enough."""
+    table, p, freedom = [], [], []
     for claim, reading in lines(rows, stage, dataset):
         row, other = (name if name in (BASELINE, LONGER) else name + reading for name in (claim.row, claim.other))
         if row not in rows or other not in rows or not {*rows[row].seeds} & {*rows[other].seeds}:
             continue
         labels = rows[row].labels
         estimate, by_seed = tables.estimated(rows[row], rows[other], claim.statistic(labels))
-        untested = claim.constant and stage < 4
-        p += (np.nan, np.nan) if untested else statistics.p_values(estimate, claim.kind, claim.size)
+        p += (np.nan, np.nan) if claim.constant and stage < 4 else statistics.p_values(estimate, claim.kind, claim.size)
+        freedom.append(estimate.freedom)
         low, high = estimate.interval
         if claim.most:  # a normal interval knows no bounds, and a count has them
             low, high = np.clip((low, high), -len(labels) / 2, len(labels) / 2)
         stated = claim.text.format(len(labels)), claim.kind, f"{row} vs. {other}", claim.printed(dataset)
         table.append([*stated, claim.of_cells(dataset), estimate.value, low, high, len(by_seed)])
     adjusted = statistics.holm(pd.Series(p, dtype=float))
-    for line, wrong, right, *unadjusted in zip(table, adjusted[::2], adjusted[1::2], p[::2], p[1::2], strict=True):
+    for place, line in enumerate(table):
+        wrong, right = adjusted[2 * place : 2 * place + 2]
         verdict = statistics.verdict(wrong, right)
+        smaller = min(p[2 * place : 2 * place + 2])
         shown = {"supported": wrong, "contradicted": right}.get(verdict, min(wrong, right))
-        factor = statistics.shrink(min(unadjusted), adjusted.count()) if verdict == "inconclusive" else np.nan
+        factor = statistics.shrink(smaller, freedom[place], adjusted.count()) if verdict == "inconclusive" else np.nan
         line += [shown, verdict, factor]
     return pd.DataFrame(table, columns=COLUMNS)
 

@@ -142,7 +142,7 @@ def trust(row: pd.Series) -> str:
     if row["seeds"] < 3:
         return "little: too few seeds"
     if row["verdict"] == "inconclusive":
-        return f"open: an interval {row['shrink']:.1f} times narrower decides"
+        return f"open: {row['shrink']:.1f} times narrower decides" if row["shrink"] < 20 else "open: at the border"
     return "firm" if row["p"] < statistics.LEVEL / 10 else "fair"
 
 

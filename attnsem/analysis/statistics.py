@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtri, stdtr, stdtrit
+from scipy.special import stdtr, stdtrit
 
 from attnsem.metrics import mean_precision, rank, roles
 
@@ -121,10 +121,10 @@ def holm(p: pd.Series) -> pd.Series:
     return steps.cummax().clip(upper=1).reindex(p.index)
 
 
-def shrink(p: float, tests: int) -> float:
-    """By what factor an interval must shrink for a one-sided p value, now p, to be below LEVEL after Holm's
-    correction, whatever the other tests give; by the normal distribution."""
-    return float(ndtri(1 - LEVEL / tests) / ndtri(1 - p))
+def shrink(p: float, freedom: float, tests: int) -> float:
+    """How many times narrower an interval of that freedom is narrow enough for its estimate's one-sided p value, now p,
+    to be below LEVEL after holm() of so many tests; inf where p is a half or more."""
+    return float(stdtrit(freedom, 1 - LEVEL / tests) / stdtrit(freedom, 1 - p)) if p < 0.5 else np.inf
 
 
 def verdict(wrong: float, right: float) -> str:
