@@ -445,6 +445,14 @@ def test_what_the_readings_of_alpha_give_the_logits_gate_is_as_choices_says():
     assert table.loc["proposed, logits gate", ["Δ mAP", "high"]].eq(0).all()
 
 
+@pytest.mark.parametrize(
+    ("row", "words"), [("proposed", "38 labels, α ends at"), ("se", "`se`, without attention, ends at")]
+)
+def test_where_alpha_ends_on_mirflickr_is_as_choices_says(row, words):
+    ends = [alpha.iloc[-1] for alpha in histories("mirflickr-densenet224", f"mirflickr38/{row}")]
+    assert len(ends) == 5 and f"{words} {min(ends):.2f} to {max(ends):.2f}, with +" in PAGES["CHOICES.md"]
+
+
 def recorded_gain(grid, part, stage, seeds):
     """Mean Δ mAP of a part over stage 1, by metrics.json."""
     place, run = ROOT / "results" / grid, "seed{}/stage{}/metrics.json"
