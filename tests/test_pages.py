@@ -411,10 +411,15 @@ def histories(grid, folder, column="alpha"):
     return [pd.read_csv(path)[column] for path in paths]
 
 
+def last(grid, folder, column="alpha"):
+    """Of each seed's history."""
+    return [values.iloc[-1] for values in histories(grid, folder, column)]
+
+
 def test_what_each_reading_of_alpha_gives_the_confidence_gate_is_as_the_pages_say():
     grid, row = "voc2007-densenet224-alpha", "voc2007/proposed-confidence-alpha"
     readings = ("warm-up", "unbounded", "sigmoid")
-    ends = {name: [alpha.iloc[-1] for alpha in histories(grid, f"{row}-{name}")] for name in readings}
+    ends = {name: last(grid, f"{row}-{name}") for name in readings}
     for name, said in {"warm-up": "α ends at {:.2f} to {:.2f}", "unbounded": "α {:.2f} to {:.2f}, so that ỹ"}.items():
         assert said.format(min(ends[name]), max(ends[name])) in PAGES["CHOICES.md"]
     assert {f"{alpha:.2f}" for alpha in ends["sigmoid"]} == {"0.84"} and "), α 0.84; `proposed" in PAGES["CHOICES.md"]
@@ -429,14 +434,10 @@ def test_what_each_reading_of_alpha_gives_the_confidence_gate_is_as_the_pages_sa
 
 def test_what_the_readings_of_alpha_give_the_logits_gate_is_as_choices_says():
     grid, row = "voc2007-densenet224-alpha", "voc2007/proposed-logits"
-    assert {alpha.iloc[-1] for alpha in histories(grid, row)} == {1}
-    assert sorted(f"{alpha.iloc[-1]:.3f}" for alpha in histories(grid, f"{row}-alpha-warm-up")) == [
-        "0.995",
-        "1.000",
-        "1.000",
-    ]
-    assert {f"{alpha.iloc[-1]:.2f}" for alpha in histories(grid, f"{row}-alpha-sigmoid")} == {"0.89"}
-    unbounded = [alpha.iloc[-1] for alpha in histories(grid, f"{row}-alpha-unbounded")]
+    assert {*last(grid, row)} == {1}
+    assert sorted(f"{alpha:.3f}" for alpha in last(grid, f"{row}-alpha-warm-up")) == ["0.995", "1.000", "1.000"]
+    assert {f"{alpha:.2f}" for alpha in last(grid, f"{row}-alpha-sigmoid")} == {"0.89"}
+    unbounded = last(grid, f"{row}-alpha-unbounded")
     parts = [ROOT / "results" / grid / f"{row}-alpha-fixed/seed{seed}/stage3/metrics.json" for seed in range(3)]
     alone = [read_json(path)["parts"]["semantic"] for path in parts]
     for words in ("equals the baseline, as α is 1", "), α 0.89; `proposed", "gains next to nothing under any reading"):
@@ -453,7 +454,7 @@ def test_what_the_readings_of_alpha_give_the_logits_gate_is_as_choices_says():
     ("row", "words"), [("proposed", "38 labels, α ends at"), ("se", "`se`, without attention, ends at")]
 )
 def test_where_alpha_ends_on_mirflickr_is_as_choices_says(row, words):
-    ends = [alpha.iloc[-1] for alpha in histories("mirflickr-densenet224", f"mirflickr38/{row}")]
+    ends = last("mirflickr-densenet224", f"mirflickr38/{row}")
     assert len(ends) == 5 and f"{words} {min(ends):.2f} to {max(ends):.2f}, with +" in PAGES["CHOICES.md"]
 
 
@@ -490,7 +491,7 @@ def test_labels_that_the_paper_names_gain_what_the_first_page_says():
 
 def losses(grid, row):
     """The last training loss of each seed."""
-    return [loss.iloc[-1] for loss in histories(grid, f"voc2007/{row}", "loss")]
+    return last(grid, f"voc2007/{row}", "loss")
 
 
 def test_where_alpha_at_1_is_no_optimum_is_as_the_pages_say():

@@ -106,21 +106,20 @@ def tested(rows: dict[str, Row], dataset: str, stage: int) -> pd.DataFrame:
             continue
         labels = rows[row].labels
         estimate, by_seed = tables.estimated(rows[row], rows[other], claim.statistic(labels))
-        p += (np.nan, np.nan) if claim.constant and stage < 4 else statistics.p_values(estimate, claim.kind, claim.size)
+        untested = claim.constant and stage < 4
+        p.append((np.nan, np.nan) if untested else statistics.p_values(estimate, claim.kind, claim.size))
         freedom.append(estimate.freedom)
         low, high = estimate.interval
         if claim.most:  # a normal interval knows no bounds, and a count has them
             low, high = np.clip((low, high), -len(labels) / 2, len(labels) / 2)
         stated = claim.text.format(len(labels)), claim.kind, f"{row} vs. {other}", claim.printed(dataset)
         table.append([*stated, claim.of_cells(dataset), estimate.value, low, high, len(by_seed)])
-    adjusted = statistics.holm(pd.Series(p, dtype=float))
-    for place, line in enumerate(table):
-        wrong, right = adjusted[2 * place : 2 * place + 2]
+    tests = np.isfinite(p).sum()
+    adjusted = statistics.holm(pd.Series(np.ravel(p), dtype=float)).to_numpy().reshape(-1, 2)
+    for line, before, (wrong, right), of in zip(table, p, adjusted, freedom, strict=True):
         verdict = statistics.verdict(wrong, right)
-        smaller = min(p[2 * place : 2 * place + 2])
         shown = {"supported": wrong, "contradicted": right}.get(verdict, min(wrong, right))
-        factor = statistics.shrink(smaller, freedom[place], adjusted.count()) if verdict == "inconclusive" else np.nan
-        line += [shown, verdict, factor]
+        line += [shown, verdict, statistics.shrink(min(before), of, tests) if verdict == "inconclusive" else np.nan]
     return pd.DataFrame(table, columns=COLUMNS)
 
 
