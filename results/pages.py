@@ -7,31 +7,18 @@ import pandas as pd
 
 from attnsem import paper
 from attnsem.analysis import claims, tables
-from attnsem.analysis.report import (
-    FUSED_POOLING,
-    KINDS,
-    PRINTED,
-    claim_lines,
-    claims_shown,
-    compared,
-    delta,
-    on_the_papers_backbone,
-    order,
-    parts_of_gain,
-    places,
-)
+from attnsem.analysis.report import FUSED_POOLING, PRINTED, delta, parts_of_gain, places
 from attnsem.analysis.results import PARTS, as_markdown
 from attnsem.analysis.rows import BASELINE, LONGER, REPAIR, ROWS, settings_of
 from attnsem.analysis.systems import GROUP
 from attnsem.analysis.systems.comparison import METHOD
 from attnsem.files import ROOT, read_json, write_table
 from attnsem.runs import Run
+from results.first_page import with_results
 
-SEEDS = 4  # of a grid whose claims the first page shows
 OTHERS = (BASELINE, LONGER, FUSED_POOLING, "se, α fixed", PRINTED, REPAIR)  # what the rows are compared with
 OF_GROUP = {"future work": (REPAIR, f"{REPAIR}, semantic loss"), GROUP: (METHOD,)}  # and what those of a group are
 HEADLINE = (METHOD, PRINTED, REPAIR, FUSED_POOLING)
-MARKS = "<!-- results -->\n", "<!-- end of results -->"
 PAGE = """# Results
 
 Score files, metrics and manifests of the runs that the pages discuss, and tables made from them. This page and the
@@ -78,7 +65,7 @@ last digit": the row's scores are those of its baseline, and claims about it can
 
 
 def write_pages(name: str | None = None) -> None:
-    """compare(), the README's table of claims, and README.md, rows.csv and stages.csv of results/."""
+    """compare(), the README's two tables, and README.md, rows.csv and stages.csv of results/."""
     compare(name=name)
     readme = ROOT / "README.md"
     readme.write_text(with_results(readme.read_text()))
@@ -188,59 +175,6 @@ def recorded_stages(results: Path = ROOT / "results") -> str:
         row |= {"other system": readings["none ignore"]} if "system" in run.manifest else {}
         rows.append(row | {"lowest of nine": min(value for value in readings.values() if value is not None)})
     return pd.DataFrame(rows).round(2).to_csv(index=False, lineterminator="\n")
-
-
-def with_results(text: str) -> str:
-    """The README's text with its marked part, the paper's claims on the paper's backbone, written anew."""
-    title, table = first_claims()
-    before, rest = text.split(MARKS[0])
-    return f"{before}{MARKS[0]}{title}\n\n{as_markdown(table)}{MARKS[1]}{rest.split(MARKS[1])[1]}"
-
-
-def first_claims() -> tuple[str, pd.DataFrame]:
-    """Which grids decide the paper's claims, and a line a claim (named once) and kind of reading of α, with a column
-    where stage 1 trained the backbone and one where not.
-
-    They are of data sets for which the paper states a gain, and have SEEDS and the data set's largest images. Of two
-    that have a claim the one with more seeds shows it. Some labels are shown where the paper's cells say how much they
-    gain.
-    """
-    stated = [place for place in places() if claims.stated_gain(place[1]) and on_the_papers_backbone(*place)]
-    rows = {place: tables.read_rows(*place) for place in sorted(stated, key=order)}
-    seeds = {place: len(tables.seeds(of)) for place, of in rows.items()}
-    pixels = {place: Run(of[BASELINE].files[0][0].parent).settings.image_size for place, of in rows.items()}
-    largest = {dataset: max(pixels[place] for place in rows if place[1] == dataset) for _, dataset, _ in rows}
-    lines, names = [], {}
-    for place in (place for place in rows if seeds[place] >= SEEDS and pixels[place] == largest[place[1]]):
-        trained = "frozen" if "frozen" in tables.backbone(rows[place], place[2]) else "fine-tuned"
-        names.setdefault(trained, {})[place[0].name] = seeds[place]
-        shown = claims_shown(compared(*place, "claims"))
-        is_printed = shown[["printed", "from its cells"]].notna().any(axis=1)
-        shown = shown[is_printed | shown["claim"].str.startswith(claims.MOST.partition(" {}")[0])]
-        cells = [claim_cell(line, seeds[place]) for line in claim_lines(shown).to_dict("records")]
-        prefix = "" if place[1] == next(iter(rows))[1] else f"{place[1]}: "
-        lines += [cell | {"claim": prefix + cell["claim"], "trained": trained} for cell in cells]
-    table = pd.DataFrame(lines).drop_duplicates(["claim", "α", "trained"])
-    table["claim"] = pd.Categorical(table["claim"], table["claim"].unique())
-    table["α"] = pd.Categorical(table["α"], KINDS)
-    table = table.pivot(index=["claim", "α", "printed (cells)"], columns="trained", values="Δ (95 % CI), verdict")
-    table = table.fillna("").reset_index().astype({"claim": str})
-    table.loc[table["claim"].duplicated(), ["claim", "printed (cells)"]] = ""
-    texts = [f"{trained.capitalize()}: {', '.join(of)}." for trained, of in sorted(names.items())]
-    counts = sorted({count for of in names.values() for count in of.values()})
-    return f"{' '.join(texts)} {' or '.join(map(str, counts))} seeds each.", table
-
-
-def claim_cell(line: dict[str, object], seeds: int) -> dict[str, str]:
-    """A line of claim_lines as the first page shows it; seeds: of the grid."""
-    kind = next(kind for kind in KINDS if line["α"].startswith(kind))
-    reading = line["α"].removeprefix(kind).removeprefix(": ")
-    notes = [line["verdict"], *([line["trust"]] if line["verdict"] in ("supported", "contradicted") else [])]
-    notes += [reading] if kind == KINDS[0] and reading else []
-    notes += [f"{line['seeds']} seeds"] if line["seeds"] < seeds else []
-    text = line["verdict"] if line["verdict"] == "not testable" else f"{line['Δ (95 % CI)']}: {', '.join(notes)}"
-    printed = f"{line['printed']} ({line['from its cells']})".removesuffix(" ()").strip()
-    return {"claim": line["claim"], "α": kind, "printed (cells)": printed, "Δ (95 % CI), verdict": text}
 
 
 def page() -> str:

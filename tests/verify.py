@@ -22,7 +22,8 @@ from attnsem.datasets.prepared import Prepared
 from attnsem.files import ROOT, checksum, read_json, rooted
 from attnsem.metrics import precision_recall_f1, readings
 from attnsem.runs import Run
-from results.pages import page, recorded_rows, recorded_stages, with_results
+from results.first_page import with_results
+from results.pages import page, recorded_rows, recorded_stages
 from results.record import recorded_place
 
 ROUNDING = 0.02  # points of mAP that float16 may cost, by ties, in many images; in few a single tie costs more

@@ -1,0 +1,118 @@
+"""The two tables of the first page, written from the result files: what gains how much, and the paper's claims."""
+
+import pandas as pd
+
+from attnsem.analysis import claims, tables
+from attnsem.analysis.report import (
+    FUSED_POOLING,
+    KINDS,
+    PRINTED,
+    claim_lines,
+    claims_shown,
+    compared,
+    delta,
+    on_the_papers_backbone,
+    order,
+    places,
+)
+from attnsem.analysis.results import as_markdown
+from attnsem.analysis.rows import BASELINE, LONGER, REPAIR
+from attnsem.analysis.systems.comparison import METHOD
+from attnsem.files import ROOT
+from attnsem.runs import Run
+
+SEEDS = 4  # of a grid whose claims the first page shows
+CLAIMED_IN = [f"{trained}, α {kind}" for trained in ("fine-tuned", "frozen") for kind in KINDS[:2]]
+GAINS_IN = {  # where the first table's gains are recorded, and what they are over
+    "fine-tuned, stage 3": ("voc2007-densenet448-tuned", "voc2007", 3, BASELINE),
+    "fine-tuned, stage 4": ("voc2007-densenet224-batchnorm", "voc2007", 4, LONGER),
+    "frozen": ("voc2007-densenet448", "voc2007", 3, BASELINE),
+    "frozen, MIRFlickr": ("mirflickr-densenet224", "mirflickr38", 3, BASELINE),
+}
+LEARNT = tuple(f"proposed, α {reading}" for reading in ("sigmoid", "warm-up"))  # whose α does not end at 1 at once
+GAINS_OF = (  # what the first table's lines say, and which rows' gains they have: the first that is recorded
+    ("the method, α learnt in [0, 1]", *LEARNT, METHOD),
+    ("the method, α fixed", PRINTED),
+    ("… with ỹ the same for every image", "att, α fixed"),
+    ("… without attention", "se, α fixed"),
+    ("… without SE and paths between labels", "grouped, α fixed"),
+    ("linear SVM on the same features", "CNN-SVM"),
+    ("two baselines", "two baselines, α fixed"),
+    ("the repair, α fixed", REPAIR),
+    ("… without SE and paths between labels", "grouped, confidence gate, α fixed"),
+    ("y′ and ŷ_att", FUSED_POOLING),
+    ("y′ and two ŷ_att", "baseline and two ŷ_att, α fixed"),
+)
+
+
+def with_results(text: str) -> str:
+    """The README's text with its marked parts, the two tables, written anew."""
+    title, table = first_claims()
+    parts = {"gains": as_markdown(gains()), "results": f"{title}\n\n{as_markdown(table)}"}
+    for name, part in parts.items():
+        before, rest = text.split(f"<!-- {name} -->\n")
+        text = f"{before}<!-- {name} -->\n{part}<!-- end of {name} -->{rest.split(f'<!-- end of {name} -->')[1]}"
+    return text
+
+
+def gains() -> pd.DataFrame:
+    """A line of GAINS_OF a line, a place of GAINS_IN a column; empty where nothing is recorded."""
+    table = pd.DataFrame({"Δ mAP vs. baseline (95 % CI)": [line for line, *_ in GAINS_OF]})
+    for title, (grid, dataset, stage, other) in GAINS_IN.items():
+        rows = pd.read_csv(ROOT / f"results/{grid}/{dataset}/differences-stage{stage}.csv")
+        rows = rows[rows["vs."] == other].set_index("row")
+        recorded = [next((name for name in names if name in rows.index), None) for _, *names in GAINS_OF]
+        table[title] = [gain_cell(rows.loc[name], rows["seeds"].max()) if name else "" for name in recorded]
+    return table
+
+
+def gain_cell(row: pd.Series, seeds: int) -> str:
+    """A line of a table of differences; seeds: the most that a line of it has."""
+    notes = [row.name.removeprefix("proposed, α ")] if row.name in LEARNT else []
+    notes += ["1 seed" if row["seeds"] == 1 else f"{row['seeds']} seeds"] if row["seeds"] < seeds else []
+    return ", ".join([delta(row), *notes])
+
+
+def first_claims() -> tuple[str, pd.DataFrame]:
+    """Which grids decide the paper's claims, and a line a claim, with Δ and verdict for α learnt in [0, 1] and fixed,
+    each where stage 1 trained the backbone and where not.
+
+    They are of data sets for which the paper states a gain, and have SEEDS and the data set's largest images. Of two
+    that have a claim the one with more seeds shows it. Some labels are shown where the paper's cells say how much they
+    gain.
+    """
+    stated = [place for place in places() if claims.stated_gain(place[1]) and on_the_papers_backbone(*place)]
+    rows = {place: tables.read_rows(*place) for place in sorted(stated, key=order)}
+    seeds = {place: len(tables.seeds(of)) for place, of in rows.items()}
+    pixels = {place: Run(of[BASELINE].files[0][0].parent).settings.image_size for place, of in rows.items()}
+    largest = {dataset: max(pixels[place] for place in rows if place[1] == dataset) for _, dataset, _ in rows}
+    lines, names = [], {}
+    for place in (place for place in rows if seeds[place] >= SEEDS and pixels[place] == largest[place[1]]):
+        trained = "frozen" if "frozen" in tables.backbone(rows[place], place[2]) else "fine-tuned"
+        names.setdefault(trained, {})[place[0].name] = seeds[place]
+        shown = claims_shown(compared(*place, "claims"))
+        is_printed = shown[["printed", "from its cells"]].notna().any(axis=1)
+        shown = claim_lines(shown[is_printed | shown["claim"].str.startswith(claims.MOST.partition(" {}")[0])])
+        prefix = "" if place[1] == next(iter(rows))[1] else f"{place[1]}: "
+        lines += [claim_cell(line, trained, prefix, seeds[place]) for line in shown.to_dict("records")]
+    table = pd.DataFrame(lines).drop_duplicates(["claim", "place"])
+    for column, values in {"claim": table["claim"].unique(), "place": CLAIMED_IN}.items():
+        table[column] = pd.Categorical(table[column], values)
+    table = table.dropna().pivot(index=["claim", "printed (cells)"], columns="place", values="verdict")
+    texts = [f"{trained.capitalize()}: {', '.join(of)}." for trained, of in sorted(names.items())]
+    counts = sorted({count for of in names.values() for count in of.values()})
+    title = f"{' '.join(texts)} {' or '.join(map(str, counts))} seeds each."
+    return title, table.fillna("").reset_index().astype({"claim": str})
+
+
+def claim_cell(line: dict[str, str | int], trained: str, prefix: str, seeds: int) -> dict[str, str]:
+    """A line of claim_lines as the first page shows it; seeds: of the grid."""
+    kind = next(kind for kind in KINDS if line["α"].startswith(kind))
+    notes = [line["verdict"], *([f"{line['seeds']} seeds"] if line["seeds"] < seeds else [])]
+    delta = line["Δ (95 % CI)"].partition(" (")[0]
+    return {
+        "claim": prefix + line["claim"],
+        "printed (cells)": f"{line['printed']} ({line['from its cells']})".removesuffix(" ()").strip(),
+        "place": f"{trained}, α {kind}",
+        "verdict": line["verdict"] if line["verdict"] == "not testable" else f"{delta}: {', '.join(notes)}",
+    }
