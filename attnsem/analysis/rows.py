@@ -50,7 +50,7 @@ NAMES = {
         *(of_gate("proposed", "literal", "stage 2 as printed", *term) for term in ((), ("α fixed",))),
     ],
     "controls": [
-        *(POOLING, *(name for name in CONTROLS if name not in ("attention_pooling", "no_se", "se_after", "grouped"))),
+        *(POOLING, *(name for name in CONTROLS if name not in ("attention_pooling", "no_se", "se_after"))),
         "two_layer_fused, α fixed",
         *(of_gate(name, gate, "α fixed") for gate in ("literal", "confidence") for name in PATHS),
         *(f"{name}, confidence gate, α fixed" for name in ("att", "shuffled")),
