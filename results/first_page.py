@@ -22,12 +22,12 @@ from attnsem.files import ROOT
 from attnsem.runs import Run
 
 SEEDS = 4  # of a grid whose claims the first page shows
-CLAIMED_IN = [f"{trained}, α {kind}" for trained in ("fine-tuned", "frozen") for kind in KINDS[:2]]
+CLAIMED_IN = [f"{where}, α {kind}" for where in ("fine-tuned", "stage 4", "frozen") for kind in KINDS[:2]]
 GAINS_IN = {  # where the first table's gains are recorded, and what they are over
-    "fine-tuned, stage 3": ("voc2007-densenet448-tuned", "voc2007", 3, BASELINE),
-    "fine-tuned, stage 4": ("voc2007-densenet224-batchnorm", "voc2007", 4, LONGER),
-    "frozen": ("voc2007-densenet448", "voc2007", 3, BASELINE),
-    "frozen, MIRFlickr": ("mirflickr-densenet224", "mirflickr38", 3, BASELINE),
+    "fine-tuned 448, stage 3": ("voc2007-densenet448-tuned", "voc2007", 3, BASELINE),
+    "fine-tuned 224, stage 4": ("voc2007-densenet224-batchnorm", "voc2007", 4, LONGER),
+    "frozen 448": ("voc2007-densenet448", "voc2007", 3, BASELINE),
+    "frozen 224, MIRFlickr": ("mirflickr-densenet224", "mirflickr38", 3, BASELINE),
 }
 LEARNT = tuple(f"proposed, α {reading}" for reading in ("sigmoid", "warm-up"))  # whose α does not end at 1 at once
 GAINS_OF = (  # what the first table's lines say, and which rows' gains they have: the first that is recorded
@@ -36,12 +36,10 @@ GAINS_OF = (  # what the first table's lines say, and which rows' gains they hav
     ("… with ỹ the same for every image", "att, α fixed"),
     ("… without attention", "se, α fixed"),
     ("… without SE and paths between labels", "grouped, α fixed"),
-    ("linear SVM on the same features", "CNN-SVM"),
-    ("two baselines", "two baselines, α fixed"),
+    ("two baselines (two backbones)", "two baselines, α fixed"),
     ("the repair, α fixed", REPAIR),
     ("… without SE and paths between labels", "grouped, confidence gate, α fixed"),
     ("y′ and ŷ_att", FUSED_POOLING),
-    ("y′ and two ŷ_att", "baseline and two ŷ_att, α fixed"),
 )
 
 
@@ -56,21 +54,27 @@ def with_results(text: str) -> str:
 
 
 def gains() -> pd.DataFrame:
-    """A line of GAINS_OF a line, a place of GAINS_IN a column; empty where nothing is recorded."""
-    table = pd.DataFrame({"Δ mAP vs. baseline (95 % CI)": [line for line, *_ in GAINS_OF]})
+    """The baseline's mAP and a line of GAINS_OF a line, a place of GAINS_IN a column; empty: not recorded."""
+    table = pd.DataFrame({"Δ mAP vs. baseline (95 % CI)": ["mAP of the baseline", *(line for line, *_ in GAINS_OF)]})
     for title, (grid, dataset, stage, other) in GAINS_IN.items():
+        mean_ap = tables.read_rows(ROOT / "results" / grid, dataset, stage)[other].ap()["mAP"].mean()
         rows = pd.read_csv(ROOT / f"results/{grid}/{dataset}/differences-stage{stage}.csv")
         rows = rows[rows["vs."] == other].set_index("row")
-        recorded = [next((name for name in names if name in rows.index), None) for _, *names in GAINS_OF]
-        table[title] = [gain_cell(rows.loc[name], rows["seeds"].max()) if name else "" for name in recorded]
+        names = [next((name for name in names if name in rows.index), None) for _, *names in GAINS_OF]
+        cells = [gain_cell(rows.loc[name], rows["seeds"].max()) if name else "" for name in names]
+        table[title] = [f"{mean_ap:.2f}", *cells]
     return table
 
 
 def gain_cell(row: pd.Series, seeds: int) -> str:
     """A line of a table of differences; seeds: the most that a line of it has."""
     notes = [row.name.removeprefix("proposed, α ")] if row.name in LEARNT else []
-    notes += ["1 seed" if row["seeds"] == 1 else f"{row['seeds']} seeds"] if row["seeds"] < seeds else []
-    return ", ".join([delta(row), *notes])
+    return ", ".join([delta(row), *notes, *fewer(row["seeds"], seeds)])
+
+
+def fewer(seeds: int, most: int) -> list[str]:
+    """A note on how many seeds there are, where others have more."""
+    return [f"{seeds} seeds" if seeds > 1 else "1 seed"] if seeds < most else []
 
 
 def first_claims() -> tuple[str, pd.DataFrame]:
@@ -95,20 +99,31 @@ def first_claims() -> tuple[str, pd.DataFrame]:
         shown = claim_lines(shown[is_printed | shown["claim"].str.startswith(claims.MOST.partition(" {}")[0])])
         prefix = "" if place[1] == next(iter(rows))[1] else f"{place[1]}: "
         lines += [claim_cell(line, trained, prefix, seeds[place]) for line in shown.to_dict("records")]
+    printed = {line["claim"]: line["printed (cells)"] for line in lines}
+    lines += [
+        line | {"printed (cells)": printed[line["claim"]]} for line in after_stage_4() if line["claim"] in printed
+    ]
     table = pd.DataFrame(lines).drop_duplicates(["claim", "place"])
-    for column, values in {"claim": table["claim"].unique(), "place": CLAIMED_IN}.items():
-        table[column] = pd.Categorical(table[column], values)
-    table = table.dropna().pivot(index=["claim", "printed (cells)"], columns="place", values="verdict")
+    table["claim"] = pd.Categorical(table["claim"], table["claim"].unique())
+    table = table.pivot(index=["claim", "printed (cells)"], columns="place", values="verdict").fillna("")
+    table = table[[place for place in CLAIMED_IN if place in table]].reset_index().astype({"claim": str})
     texts = [f"{trained.capitalize()}: {', '.join(of)}." for trained, of in sorted(names.items())]
     counts = sorted({count for of in names.values() for count in of.values()})
     title = f"{' '.join(texts)} {' or '.join(map(str, counts))} seeds each."
-    return title, table.fillna("").reset_index().astype({"claim": str})
+    return title, table
+
+
+def after_stage_4() -> list[dict[str, str]]:
+    """Lines of first_claims, where the gains after stage 4 are from."""
+    grid, dataset, stage, _ = next(place for place in GAINS_IN.values() if place[2] == 4)
+    shown = claim_lines(claims_shown(compared(ROOT / "results" / grid, dataset, stage, "claims")))
+    return [claim_cell(line, "stage 4", "", shown["seeds"].max()) for line in shown.to_dict("records")]
 
 
 def claim_cell(line: dict[str, str | int], trained: str, prefix: str, seeds: int) -> dict[str, str]:
     """A line of claim_lines as the first page shows it; seeds: of the grid."""
     kind = next(kind for kind in KINDS if line["α"].startswith(kind))
-    notes = [line["verdict"], *([f"{line['seeds']} seeds"] if line["seeds"] < seeds else [])]
+    notes = [line["verdict"], *fewer(line["seeds"], seeds)]
     delta = line["Δ (95 % CI)"].partition(" (")[0]
     return {
         "claim": prefix + line["claim"],
