@@ -44,14 +44,10 @@ GAINS_OF = (  # what the first table's lines say, and which rows' gains they hav
 )
 
 
-def with_results(text: str) -> str:
-    """The README's text with its marked parts, the two tables, written anew."""
+def first_tables() -> dict[str, str]:
+    """What the README's marks name, in Markdown."""
     title, table = first_claims()
-    parts = {"gains": as_markdown(gains()), "results": f"{title}\n\n{as_markdown(table)}"}
-    for name, part in parts.items():
-        before, rest = text.split(f"<!-- {name} -->\n")
-        text = f"{before}<!-- {name} -->\n{part}<!-- end of {name} -->{rest.split(f'<!-- end of {name} -->')[1]}"
-    return text
+    return {"gains": as_markdown(gains()), "results": f"{title}\n\n{as_markdown(table)}"}
 
 
 def gains() -> pd.DataFrame:

@@ -14,7 +14,8 @@ from attnsem.analysis.systems import GROUP
 from attnsem.analysis.systems.comparison import METHOD
 from attnsem.files import ROOT, read_json, write_table
 from attnsem.runs import Run
-from results.first_page import with_results
+from results.alpha import readings_of_alpha
+from results.first_page import first_tables
 
 OTHERS = (BASELINE, LONGER, FUSED_POOLING, "se, α fixed", PRINTED, REPAIR)  # what the rows are compared with
 OF_GROUP = {"future work": (REPAIR, f"{REPAIR}, semantic loss"), GROUP: (METHOD,)}  # and what those of a group are
@@ -65,13 +66,10 @@ last digit": the row's scores are those of its baseline, and claims about it can
 
 
 def write_pages(name: str | None = None) -> None:
-    """compare(), the README's two tables, and README.md, rows.csv and stages.csv of results/."""
+    """compare(), and what WRITTEN names."""
     compare(name=name)
-    readme = ROOT / "README.md"
-    readme.write_text(with_results(readme.read_text()))
-    (ROOT / "results/README.md").write_text(page())
-    (ROOT / "results/rows.csv").write_text(recorded_rows())
-    (ROOT / "results/stages.csv").write_text(recorded_stages())
+    for path, text_of in WRITTEN.items():
+        (ROOT / path).write_text(text_of((ROOT / path).read_text()))
 
 
 def compare(results: Path = ROOT / "results", name: str | None = None) -> None:
@@ -184,3 +182,21 @@ def page() -> str:
 
 def recorded_rows() -> str:
     return rows_table().to_csv(index=False, lineterminator="\n")
+
+
+def with_parts(text: str, parts: dict[str, str]) -> str:
+    """The text with what stands between `<!-- name -->` and `<!-- end of name -->` written anew."""
+    for name, part in parts.items():
+        start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        before, rest = text.split(start)
+        text = f"{before}{start}{part}{end}{rest.split(end)[1]}"
+    return text
+
+
+WRITTEN = {  # what is made of the recorded runs, from the text that is there
+    "README.md": lambda text: with_parts(text, first_tables()),
+    "CHOICES.md": lambda text: with_parts(text, {"alpha": as_markdown(readings_of_alpha())}),
+    "results/README.md": lambda text: page(),
+    "results/rows.csv": lambda text: recorded_rows(),
+    "results/stages.csv": lambda text: recorded_stages(),
+}

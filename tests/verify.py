@@ -22,8 +22,7 @@ from attnsem.datasets.prepared import Prepared
 from attnsem.files import ROOT, checksum, read_json, rooted
 from attnsem.metrics import precision_recall_f1, readings
 from attnsem.runs import Run
-from results.first_page import with_results
-from results.pages import page, recorded_rows, recorded_stages
+from results.pages import WRITTEN
 from results.record import recorded_place
 
 ROUNDING = 0.02  # points of mAP that float16 may cost, by ties, in many images; in few a single tie costs more
@@ -161,11 +160,9 @@ def broken_data(results: Path, data: Path) -> Iterator[str]:
 
 
 def broken_tables() -> Iterator[str]:
-    pages = {"README.md": with_results, "results/README.md": lambda text: page()}
-    pages |= {"results/rows.csv": lambda text: recorded_rows(), "results/stages.csv": lambda text: recorded_stages()}
-    for name, write in pages.items():
+    for name, text_of in WRITTEN.items():
         text = (ROOT / name).read_text()
-        if text != write(text):
+        if text != text_of(text):
             yield f"{name} is not what python -m results.record writes from the recorded runs"
 
 
