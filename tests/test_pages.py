@@ -343,10 +343,10 @@ def test_stage_4_with_batchnorm_by_the_batch_is_as_the_pages_say():
     ends = [*(ROOT / grid / "voc2007").glob("*/seed*/stage4/metrics.json")]
     assert len({path.parents[2] for path in ends}) == 8 and "at 224 pixels, all eight end higher" in PAGES["CHOICES.md"]
     for path in ends:
-        stage = 1 if path.parents[2].name == "densenet" else 3
-        run = path.parents[1].relative_to(ROOT / grid) / f"stage{stage}/metrics.json"
-        stood_on = next(folder / run for folder in (ROOT / grid, place) if (folder / run).exists())
-        assert read_json(path)["mAP"] > read_json(stood_on)["mAP"]
+        parts = path.parents[2].name, "densenet"  # what it stood on: stage 3, or where ỹ ranks nothing stage 1
+        runs = (f"voc2007/{part}/{path.parents[1].name}/stage{n}" for part, n in zip(parts, (3, 1), strict=True))
+        stood_on = [folder / run / "metrics.json" for run in runs for folder in (ROOT / grid, place)]
+        assert read_json(path)["mAP"] > read_json(next(of for of in stood_on if of.exists()))["mAP"]
     seeds = {"se, α fixed": ["seed5"], "grouped, confidence gate, α fixed": ["seed5"], REPAIR: ["seed4", "seed5"]}
     assert all(rows[name].seeds == of for name, of in seeds.items())
     assert rows["attention pooling, α fixed"].seeds == ["seed4"]
