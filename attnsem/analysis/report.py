@@ -68,7 +68,8 @@ class Captioned:
 def places(results: Path = ROOT / "results") -> list[tuple[Path, str, int]]:
     """Recorded folder, data set and last stage, wherever there are three rows or more to compare."""
     ends = (3, "*/*/densenet/seed*/stage1"), (4, "*/*/proposed*/seed*/stage4")  # what a table after that stage needs
-    found = dict.fromkeys((at.parents[3], at.parents[2].name, n) for n, end in ends for at in sorted(results.glob(end)))
+    paths = ((n, at.parents[2]) for n, end in ends for at in sorted(results.glob(end)))
+    found = dict.fromkeys((at.parent, at.name, n) for n, at in paths if any(at.rglob("scores.npz")))
     return [place for place in found if sum(bool(row.files) for row in tables.read_rows(*place).values()) > 2]
 
 
