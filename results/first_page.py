@@ -30,9 +30,9 @@ GAINS_IN = {  # where the first table's gains are recorded, and what they are ov
     "frozen 448": ("voc2007-densenet448", "voc2007", 3, BASELINE),
     "frozen 224, MIRFlickr": ("mirflickr-densenet224", "mirflickr38", 3, BASELINE),
 }
-LEARNT = tuple(f"proposed, α {reading}" for reading in ("sigmoid", "warm-up"))  # whose α does not end at 1 at once
+ALPHA_LEARNT = ("proposed, α sigmoid", "proposed, α warm-up")  # whose α does not end at 1 at once
 GAINS_OF = (  # what the first table's lines say, and which rows' gains they have: the first that is recorded
-    ("the method, α learnt in [0, 1]", *LEARNT, METHOD),
+    ("the method, α learnt in [0, 1]", *ALPHA_LEARNT, METHOD),
     ("the method, α fixed", PRINTED),
     ("… with ỹ the same for every image", "att, α fixed"),
     ("… without attention", "se, α fixed"),
@@ -65,7 +65,7 @@ def gains() -> pd.DataFrame:
 
 def gain_cell(row: pd.Series, seeds: int) -> str:
     """A line of a table of differences; seeds: the most that a line of it has."""
-    notes = [row.name.removeprefix("proposed, α ")] if row.name in LEARNT else []
+    notes = [row.name.removeprefix("proposed, α ")] if row.name in ALPHA_LEARNT else []
     return ", ".join([delta(row), *notes, *fewer(row["seeds"], seeds)])
 
 

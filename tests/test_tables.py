@@ -14,7 +14,7 @@ from attnsem.analysis import claims, published, report, tables
 from attnsem.analysis.rows import REPAIR, ROWS, settings_of
 from attnsem.files import checksum, read_arrays, read_json, write_arrays, write_json
 from attnsem.runs import NAMED, Run
-from results import pages, record
+from results import first_page, pages, record
 from tests import verify
 
 LABELS = ["person", "bottle", "sky"]
@@ -148,17 +148,26 @@ def test_a_claim_is_shown_for_each_kind_of_reading_of_alpha():
 def test_the_first_page_has_a_claims_verdict_and_what_is_particular_about_it():
     line = {"claim": "it gains", "α": "in [0, 1]: sigmoid", "printed": "+0.5", "from its cells": "", "seeds": 3}
     line |= {"Δ (95 % CI)": "+0.4 (+0.3 to +0.5)", "verdict": "supported", "trust": "fair"}
-    place = {"claim": "it gains", "α": "in [0, 1]", "printed (cells)": "+0.5"}
-    text = "+0.4 (+0.3 to +0.5): supported, fair, sigmoid, 3 seeds"
-    assert pages.claim_cell(line, 4) == place | {"Δ (95 % CI), verdict": text}
-    untested = {
-        "verdict": "not testable",
-        "trust": "rows rank alike",
-        "α": "in [0, 1], fixed",
-        "from its cells": "+0.6",
-    }
-    cell = pages.claim_cell(line | untested, 3)
-    assert cell == place | {"printed (cells)": "+0.5 (+0.6)", "Δ (95 % CI), verdict": "not testable"}
+    place = {"claim": "x: it gains", "printed (cells)": "+0.5", "place": "frozen, α in [0, 1]"}
+    assert first_page.claim_cell(line, "frozen", "x: ", 4) == place | {"verdict": "+0.4: supported, 3 seeds"}
+    untested = {"verdict": "not testable", "α": "in [0, 1], fixed", "from its cells": "+0.6"}
+    cell = first_page.claim_cell(line | untested, "frozen", "x: ", 3)
+    assert cell == place | {"printed (cells)": "+0.5 (+0.6)", "verdict": "not testable"}
+
+
+def test_the_first_page_says_where_a_gain_has_another_reading_of_alpha_or_fewer_seeds():
+    line = {"Δ mAP": 0.15, "low": 0.1, "high": 0.2, "seeds": 1}
+    assert (
+        first_page.gain_cell(pd.Series(line, name="proposed, α sigmoid"), 2)
+        == "+0.15 (+0.10 to +0.20), sigmoid, 1 seed"
+    )
+    assert first_page.gain_cell(pd.Series(line | {"seeds": 5}, name="proposed, α fixed"), 5) == "+0.15 (+0.10 to +0.20)"
+
+
+def test_a_marked_part_of_a_page_is_written_anew_and_the_rest_kept():
+    text = "before\n<!-- a -->\nold\n<!-- end of a -->\nafter <!-- b -->\n<!-- end of b -->"
+    written = pages.with_parts(text, {"a": "new\n"})
+    assert written == text.replace("old", "new") and pages.with_parts(written, {"a": "new\n"}) == written
 
 
 def test_a_table_has_its_caption_and_nothing_where_there_is_no_number():
