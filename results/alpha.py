@@ -4,8 +4,9 @@ import pandas as pd
 
 from attnsem.analysis import tables
 from attnsem.analysis.report import delta, order, places
-from attnsem.analysis.rows import BASELINE, LEARNT, LONGER, of_gate
+from attnsem.analysis.rows import LEARNT, of_gate
 from attnsem.paper import ALPHAS
+from results.first_page import fewer, over_reference
 
 
 def readings_of_alpha() -> pd.DataFrame:
@@ -15,10 +16,7 @@ def readings_of_alpha() -> pd.DataFrame:
     """
     lines = []
     for folder, dataset, stage in sorted((place for place in places() if place[1] != "scenes"), key=order):
-        rows = tables.read_rows(folder, dataset, stage)
-        differences = pd.read_csv(folder / dataset / f"differences-stage{stage}.csv")
-        other = LONGER if stage == 4 and LONGER in {*differences["vs."]} else BASELINE
-        differences = differences[differences["vs."] == other].set_index("row")
+        rows, _, differences = over_reference(folder, dataset, stage)
         for gate in LEARNT:
             names = [of_gate("proposed", gate, *([f"α {name}"] if name != "clamped" else [])) for name in ALPHAS]
             cells = {reading: cell(rows[name], differences) for reading, name in zip(ALPHAS, names, strict=True)}
@@ -38,4 +36,4 @@ def cell(row: tables.Row, differences: pd.DataFrame) -> str:
     ends = sorted(pd.read_csv(files[0].with_name("history.csv"))["alpha"].iloc[-1] for files in row.files)
     ends = dict.fromkeys(f"{alpha:.2f}" for alpha in (ends[0], ends[-1]))
     notes = [] if row.name.endswith("α fixed") else [f"α {' to '.join(ends)}"]
-    return "; ".join([delta(line), *notes, *(["1 seed"] if line["seeds"] == 1 else [])])
+    return "; ".join([delta(line), *notes, *fewer(line["seeds"], 2)])

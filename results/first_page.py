@@ -1,5 +1,7 @@
 """The two tables of the first page, written from the result files: what gains how much, and the paper's claims."""
 
+from pathlib import Path
+
 import pandas as pd
 
 from attnsem.analysis import claims, tables
@@ -14,9 +16,10 @@ from attnsem.analysis.report import (
     on_the_papers_backbone,
     order,
     places,
+    reference,
 )
 from attnsem.analysis.results import as_markdown
-from attnsem.analysis.rows import BASELINE, LONGER, REPAIR
+from attnsem.analysis.rows import BASELINE, REPAIR
 from attnsem.analysis.systems.comparison import METHOD
 from attnsem.files import ROOT
 from attnsem.runs import Run
@@ -24,11 +27,11 @@ from attnsem.runs import Run
 SEEDS = 4  # of a grid whose claims the first page shows
 CLAIMED_IN = [f"fine-tuned, α {kind}" for kind in KINDS[:2]] + ["stage 4, α fixed"]
 CLAIMED_IN += [f"frozen, α {kind}" for kind in KINDS[:2]]
-GAINS_IN = {  # where the first table's gains are recorded, and what they are over
-    "fine-tuned 448, stage 3": ("voc2007-densenet448-tuned", "voc2007", 3, BASELINE),
-    "fine-tuned 224, stage 4": ("voc2007-densenet224-batchnorm", "voc2007", 4, LONGER),
-    "frozen 448": ("voc2007-densenet448", "voc2007", 3, BASELINE),
-    "frozen 224, MIRFlickr": ("mirflickr-densenet224", "mirflickr38", 3, BASELINE),
+GAINS_IN = {  # where the first table's gains are recorded
+    "fine-tuned 448, stage 3": ("voc2007-densenet448-tuned", "voc2007", 3),
+    "fine-tuned 224, stage 4": ("voc2007-densenet224-batchnorm", "voc2007", 4),
+    "frozen 448": ("voc2007-densenet448", "voc2007", 3),
+    "frozen 224, MIRFlickr": ("mirflickr-densenet224", "mirflickr38", 3),
 }
 ALPHA_LEARNT = ("proposed, α sigmoid", "proposed, α warm-up")  # whose α does not end at 1 at once
 GAINS_OF = (  # what the first table's lines say, and which rows' gains they have: the first that is recorded
@@ -53,14 +56,19 @@ def first_tables() -> dict[str, str]:
 def gains() -> pd.DataFrame:
     """The baseline's mAP and a line of GAINS_OF a line, a place of GAINS_IN a column; empty: not recorded."""
     table = pd.DataFrame({"Δ mAP vs. baseline (95 % CI)": ["mAP of the baseline", *(line for line, *_ in GAINS_OF)]})
-    for title, (grid, dataset, stage, other) in GAINS_IN.items():
-        mean_ap = tables.read_rows(ROOT / "results" / grid, dataset, stage)[other].ap()["mAP"].mean()
-        rows = pd.read_csv(ROOT / f"results/{grid}/{dataset}/differences-stage{stage}.csv")
-        rows = rows[rows["vs."] == other].set_index("row")
+    for title, (grid, *of) in GAINS_IN.items():
+        _, baseline, rows = over_reference(ROOT / "results" / grid, *of)
         names = [next((name for name in names if name in rows.index), None) for _, *names in GAINS_OF]
         cells = [gain_cell(rows.loc[name], rows["seeds"].max()) if name else "" for name in names]
-        table[title] = [f"{mean_ap:.2f}", *cells]
+        table[title] = [f"{baseline.ap()['mAP'].mean():.2f}", *cells]
     return table
+
+
+def over_reference(folder: Path, dataset: str, stage: int) -> tuple[dict[str, tables.Row], tables.Row, pd.DataFrame]:
+    """The rows recorded there, reference() of them, and the differences from it, a line a row."""
+    rows = tables.read_rows(folder, dataset, stage)
+    other, differences = reference(rows), compared(folder, dataset, stage, "differences")
+    return rows, other, differences[differences["vs."] == other.name].set_index("row")
 
 
 def gain_cell(row: pd.Series, seeds: int) -> str:
@@ -111,7 +119,7 @@ def first_claims() -> tuple[str, pd.DataFrame]:
 
 def after_stage_4() -> list[dict[str, str]]:
     """Lines of first_claims, where the gains after stage 4 are from."""
-    grid, dataset, stage, _ = next(place for place in GAINS_IN.values() if place[2] == 4)
+    grid, dataset, stage = next(place for place in GAINS_IN.values() if place[2] == 4)
     shown = claim_lines(claims_shown(compared(ROOT / "results" / grid, dataset, stage, "claims")))
     return [claim_cell(line, "stage 4", "", shown["seeds"].max()) for line in shown.to_dict("records")]
 
